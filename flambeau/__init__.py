@@ -1,0 +1,119 @@
+"""flambeau: automatic differentiation and neural networks, with PyTorch's API, in Python.
+
+``import flambeau as torch`` runs a PyTorch program; ``flambeau run script.py`` runs it without that edit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from .core import dtypes as _dtypes
+from .core.device import device
+from .core.dtypes import (
+    bfloat16,
+    can_cast,
+    complex64,
+    complex128,
+    dtype,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote_types,
+    set_default_dtype,
+    uint8,
+)
+from .core.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .core.size import Size
+from .core.tensor import (
+    Tensor,
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    layout,
+    memory_format,
+    preserve_format,
+    sparse_coo,
+    strided,
+)
+from .version import __version__, torch_version
+from . import autograd
+from . import ops as _ops
+from .ops.public import FUNCTIONS as _FUNCTIONS
+
+globals().update(_dtypes.ALIASES)
+bool = _dtypes.bool_
+globals().update(_FUNCTIONS[""])
+from math import e, inf, nan, pi  # noqa: E402
+
+newaxis = None
+Tensor.__module__ = Size.__module__ = dtype.__module__ = device.__module__ = "flambeau"
+
+# Modules that are imported when they are first asked for, so that `import flambeau` stays quick.
+_LAZY = {
+    "nn", "optim", "utils", "linalg", "special", "fft", "random", "serialization", "cuda", "backends", "func", "amp",
+    "testing", "version", "types", "overrides", "return_types", "cli", "_VF", "_utils", "distributions",
+}  # fmt: skip
+# Names that live in such a module.
+_FROM = {
+    "save": "serialization", "load": "serialization", "set_printoptions": "core.printing", "get_num_threads": "kernels.threads",
+    "set_num_threads": "kernels.threads", "return_types": "ops.return_types",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM:
+        path, _, _ = _FROM[name], None, None
+        module = importlib.import_module(f".{path}", __name__)
+        value = module if path.endswith("." + name) else getattr(module, name)
+    elif name in _LAZY:
+        try:
+            value = importlib.import_module(f".{name}", __name__)
+        except ModuleNotFoundError as e:
+            if e.name != f"{__name__}.{name}":
+                raise
+            raise AttributeError(f"module 'torch' has no attribute '{name}'") from None
+    else:
+        raise AttributeError(f"module 'torch' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def is_storage(obj: Any) -> Any:
+    """Whether ``obj`` is a storage."""
+    from .ops.convert import UntypedStorage
+
+    return isinstance(obj, UntypedStorage)
+
+
+def typename(obj: Any) -> str:
+    """The name of a value's type, as ``torch.FloatTensor`` for tensors."""
+    if isinstance(obj, Tensor):
+        return obj.type()  # type: ignore[attr-defined]
+    t = obj if isinstance(obj, type) else type(obj)
+    return f"{t.__module__}.{t.__qualname__}" if t.__module__ not in ("builtins", "") else t.__qualname__
+
+
+def is_anomaly_enabled() -> Any:
+    """Whether anomaly mode is on; flambeau's errors name the forward line without it."""
+    return False
+
+
+def use_deterministic_algorithms(mode: Any, *, warn_only: Any = False) -> None:
+    """Accepted: every kernel here gives the same result each time."""
+
+
+def are_deterministic_algorithms_enabled() -> Any:
+    return True

@@ -1,0 +1,296 @@
+"""In-place changes: what they refuse, and how they rewrite history.
+
+A change of a tensor that is no view makes the new node its history. A change of a view makes a ``CopySlices`` node
+the history of the base, and every living view of that base gets a new one derived from it (an ``AsStrided`` of the
+base), at once, so that no tensor ever has a stale history.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import error, here
+from ..core.modes import full, mode
+from ..core.tensor import Tensor, address, new_tensor
+from .node import Node, accumulator, next_seq, note_change
+
+
+def check_writable(t: Tensor) -> None:
+    """Refuse, in PyTorch's words, what may not be changed in place."""
+    m = mode()
+    if (m is True or m is not False and m.grad) and (t._rg or t._base is not None):
+        base = t._base
+        if t._rg and t._grad_fn is None:
+            raise error(
+                RuntimeError,
+                "a leaf Variable that requires grad is being used in an in-place operation.",
+                hint="Change it inside `with torch.no_grad():`, or change a copy: x = x.clone().",
+            )
+        if base is not None:
+            if base._rg and base._grad_fn is None:
+                raise error(
+                    RuntimeError,
+                    "a view of a leaf Variable that requires grad is being used in an in-place operation.",
+                    hint="Change it inside `with torch.no_grad():`, or change a view of a copy.",
+                )
+            kind = t._view_kind
+            if kind == "multi" and (t._rg or base._rg):
+                raise error(
+                    RuntimeError,
+                    f"Output {t._nr} of {t._grad_fn.name() if t._grad_fn else 'a multi-output view'} is a view and is being "
+                    "modified inplace. This view is the output of a function that returns multiple views. Such functions do "
+                    "not allow the output views to be modified inplace. You should replace the inplace operation by an "
+                    "out-of-place one.",
+                )
+            if kind == "no_grad" and (t._rg or base._rg):
+                raise error(
+                    RuntimeError,
+                    "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that "
+                    "this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both "
+                    "the view and the inplace either both inside the no_grad block (if you don't want the inplace to be "
+                    "tracked) or both outside (if you want the inplace to be tracked).",
+                )
+    a = t._a
+    if a.size > 1 and 0 in a.strides and any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides)):
+        raise error(
+            RuntimeError,
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation.",
+        )
+    if not a.flags.writeable:
+        t._a = writable(a)
+
+
+def writable(a: np.ndarray) -> np.ndarray:
+    """The same memory, writable where NumPy only guards it (arrays over read-only buffers stay as they are)."""
+    try:
+        b = a.view()
+        b.flags.writeable = True
+        return b
+    except ValueError:
+        raise error(RuntimeError, "this tensor shares the memory of a NumPy array that is not writable") from None
+
+
+def changed(t: Tensor) -> None:
+    """Count a change that has been made."""
+    note_change(t)
+
+
+def before(t: Tensor) -> Tensor:
+    """The tensor as it was before the change: the same storage and history, another object, so no cycle."""
+    b = new_tensor(Tensor)
+    b._a = t._a
+    b._grad_fn = t._grad_fn
+    b._rg = t._rg
+    b._vc = t._counter()
+    if t._nr:
+        b._nr = t._nr
+    return b
+
+
+def rebase(t: Tensor, node: Node, nr: int = 0) -> None:
+    """Make ``node`` the history of ``t`` after an in-place change."""
+    base = t._base
+    if base is None:
+        t._grad_fn, t._rg = node, True
+        t._nr = nr
+        if t._views:
+            refresh_views(t)
+        return
+    slices = CopySlices(base, t, node)
+    base._grad_fn, base._rg = slices, True
+    base._nr = 0
+    refresh_views(base)
+    if t._grad_fn is None:  # a view that the base had forgotten cannot be: it is in base._views
+        t._grad_fn, t._rg = view_history(base, t), True
+
+
+def refresh_views(base: Tensor) -> None:
+    for ref in base._views or ():
+        v = ref()
+        if v is not None:
+            v._grad_fn, v._rg = view_history(base, v), True
+            v._nr = 0
+
+
+class Window:
+    """Where a view lies in its base: shape, strides in bytes, offset in bytes, for a base in C order."""
+
+    __slots__ = ("shape", "strides", "offset", "base_shape", "base_strides", "dtype")
+
+    def __init__(self, base: Tensor, v: Tensor) -> None:
+        a, b = v._a, base._a
+        self.shape, self.strides, self.offset = a.shape, a.strides, address(a) - address(b)
+        self.base_shape, self.base_strides = b.shape, b.strides
+        self.dtype = b.dtype
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """The same window onto another array of the base's shape and strides."""
+        if array.strides != self.base_strides:
+            raise AssertionError("a window needs its base's strides")
+        flat = np.ndarray(self.shape, array.dtype, array_buffer(array), self.offset, self.strides) if array.size else array.reshape(self.shape)
+        return flat
+
+    def fresh(self, g: np.ndarray) -> np.ndarray:
+        """A copy of ``g`` laid out as the base is."""
+        out = as_base(self.base_shape, self.base_strides, g.dtype)
+        out[...] = g
+        return out
+
+
+def as_base(shape: Any, strides: Any, dt: Any) -> np.ndarray:
+    """An array of the given strides with memory of its own."""
+    span = sum((n - 1) * s for n, s in zip(shape, strides)) + dt.itemsize if 0 not in shape else dt.itemsize
+    return np.ndarray(shape, dt, np.zeros(span, np.uint8), 0, strides)
+
+
+def array_buffer(a: np.ndarray) -> Any:
+    """The memory behind an array made by ``as_base``."""
+    b = a
+    while isinstance(b.base, np.ndarray):
+        b = b.base
+    return b
+
+
+class CopySlices(Node):
+    """History of a base, one of whose views was changed: the rest of it passes through, the window goes by ``fn``."""
+
+    __slots__ = ("window", "fn")
+
+    def __init__(self, base: Tensor, view: Tensor, fn: Node) -> None:
+        first = base._grad_fn if base._grad_fn is not None else accumulator(base) if base._rg else None
+        self.window, self.fn = Window(base, view), fn
+        # The first input of fn was the view itself; here it is the base. The others stay what they are.
+        self.next = (first, *fn.next[1:])
+        nrs = fn.nrs or (0,) * len(fn.next)
+        self.nrs = (base._nr, *nrs[1:])
+        self.saved, self.extra, self.where, self.seq = None, None, here(), next_seq()
+
+    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
+        inner = into_window(g, self.window)
+        fn = self.fn
+        outs = fn.apply(inner, None)
+        rest = outs[1:]
+        if self.next[0] is None:
+            return (None, *rest)
+        return (replace_window(g, outs[0], self.window), *rest)
+
+    def release(self) -> None:
+        self.fn.release()
+
+
+class AsStridedBackward0(Node):
+    """History of a view that was renewed after an in-place change of its base."""
+
+    __slots__ = ("window",)
+
+    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
+        return (from_window(g, self.window),)
+
+    def release(self) -> None:
+        pass
+
+
+def view_history(base: Tensor, v: Tensor) -> Node:
+    node = AsStridedBackward0.__new__(AsStridedBackward0)
+    node.next, node.nrs = (base._grad_fn,), (base._nr,)
+    node.window = Window(base, v)
+    node.saved, node.extra, node.where, node.seq = None, None, here(), next_seq()
+    return node
+
+
+def _linear(name: str, forward: Any, transpose: Any) -> Any:
+    """A linear map of gradients by a window, whose own derivative is its transpose."""
+
+    class Map(Node):
+        __slots__ = ("args",)
+
+        def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
+            return transpose(g, *self.args)
+
+        def release(self) -> None:
+            pass
+
+    Map.__name__ = name
+
+    def call(*args: Any) -> Tensor:
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        rest = tuple([x for x in args if not isinstance(x, Tensor)])
+        out = new_tensor(Tensor)
+        out._a = forward(*[t._a for t in tensors if t is not None], *[r for r in rest if r is not None])
+        out._grad_fn, out._rg = None, False
+        m = mode()
+        if (m is True or m is not False and full().grad) and any(t._rg for t in tensors):
+            node = Map.__new__(Map)
+            node.next = tuple([None if not t._rg else t._grad_fn if t._grad_fn is not None else accumulator(t) for t in tensors])
+            node.nrs = tuple([t._nr for t in tensors])
+            node.args = rest
+            node.saved, node.extra, node.where, node.seq = None, None, here(), next_seq()
+            out._grad_fn, out._rg = node, True
+        return out
+
+    return call
+
+
+def _take(g: np.ndarray, w: Window) -> np.ndarray:
+    return w.of(w.fresh(g)).copy()
+
+
+def _put(g: np.ndarray, w: Window) -> np.ndarray:
+    base = as_base(w.base_shape, w.base_strides, g.dtype)
+    window = w.of(base)
+    if _overlaps(w):
+        np.add.at(window.reshape(-1) if False else window, ..., g)
+    else:
+        window[...] = g
+    return base
+
+
+def _overlaps(w: Window) -> bool:
+    return any(s == 0 and n > 1 for n, s in zip(w.shape, w.strides))
+
+
+def _replace(g: np.ndarray, inner: np.ndarray, w: Window) -> np.ndarray:
+    base = w.fresh(g)
+    w.of(base)[...] = inner
+    return base
+
+
+def _erase(g: np.ndarray, w: Window) -> np.ndarray:
+    base = w.fresh(g)
+    w.of(base)[...] = 0
+    return base
+
+
+into_window = _linear("AsStridedBackward0", _take, lambda g, w: (from_window(g, w),))
+from_window = _linear("AsStridedBackwardBackward0", _put, lambda g, w: (into_window(g, w),))
+erase_window = _linear("CopySlicesErase", _erase, lambda g, w: (erase_window(g, w),))
+_replace_both = _linear("CopySlicesReplace", _replace, lambda g, w: (erase_window(g, w), into_window(g, w)))
+
+
+def replace_window(g: Tensor, inner: Tensor | None, w: Window) -> Tensor:
+    """``g`` with the window's part replaced by ``inner`` (by zero where that is None)."""
+    return erase_window(g, w) if inner is None else _replace_both(g, inner, w)
+
+
+
+
+class ConstantBackward0(Node):
+    """History of a tensor that was overwritten by values without history: nothing flows through."""
+
+    __slots__ = ()
+
+    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
+        return (None,) * len(self.next)
+
+    def release(self) -> None:
+        pass
+
+
+def constant_node(t: Tensor) -> Node:
+    node = ConstantBackward0.__new__(ConstantBackward0)
+    node.next, node.nrs = (None,), (0,)
+    node.saved, node.extra, node.where, node.seq = None, None, here(), next_seq()
+    return node

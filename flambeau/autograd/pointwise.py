@@ -1,0 +1,601 @@
+"""Pointwise operators: each is one expression.
+
+    sigmoid = pointwise("sigmoid", F.sigmoid(x), grad={"x": g * out * (1 - out)})
+
+From the expression come the kernels (``flambeau.kernels``), the derivative with respect to every operand, by symbolic
+differentiation unless a better form is given, and, since the derivative is an operator of the same sort, derivatives
+of every order. Operands are tensors or Python numbers; broadcasting and promotion are PyTorch's. For complex
+operands a rule's other values are conjugated, which is PyTorch's convention for holomorphic functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+
+from ..core import dtypes
+from ..core.dtypes import BOOL, COMPLEX, FLOAT, FROM_NP, INT, dtype
+from ..core.errors import error, here
+from ..core.modes import full, mode
+from ..core.tensor import Tensor, new_tensor
+from ..kernels import expr as E
+from ..kernels.diff import diff
+from ..kernels.ufunc import kernel
+from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
+from .primitive import camel, pack, unpack_tensor
+
+ndarray = np.ndarray
+asarray = np.asarray
+new_node = object.__new__
+LARGE = 2048  # elements from which a generated kernel with threads beats NumPy's ufunc
+
+POINTWISE: dict[str, Pointwise] = {}
+_BY_EXPR: dict[Any, Pointwise] = {}  # canonical form -> operator, so that d(x*y)/dx is mul itself
+
+NUMBER = (int, float, complex, bool, np.number, np.bool_)
+
+# How the result's dtype follows from the promoted one.
+PROMOTE: dict[str, Callable[[dtype], dtype]] = {
+    "default": lambda d: d,
+    "float": lambda d: d if d.category >= FLOAT else dtypes.get_default_dtype(),
+}
+
+
+class PointwiseNode(Node):
+    """A node whose rules are derived from its operator's expression."""
+
+    __slots__ = ("plan", "versions", "fix")
+    op: Pointwise
+    plan: Plan
+    versions: tuple[int, ...] | None  # None: only floats and tensors at version 0 are saved, as nearly always
+    fix: Any  # per input: (shape to sum to or None, dtype to cast to or None), or None if nothing is to be fixed
+
+    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
+        values = self.saved
+        if values:
+            if self.versions is not None or values is FREED:
+                values = self.unpack(values)
+            else:
+                for v in values:
+                    if v is not None and v.__class__ is not float:
+                        vc = v._vc
+                        if vc is not None and vc[0]:
+                            raise version_error(self, v, 0, vc)
+        nodes, rules, fix = self.next, self.plan.rules, self.fix
+        if wanted is None and fix is None and len(nodes) == 2:  # the common case, without a loop
+            n, m = nodes
+            gx = gy = None
+            if n is not None:
+                rule, slots = rules[0]
+                gx = g if rule is None else rule(g, values[slots]) if slots.__class__ is int else rule(*[g if s < 0 else values[s] for s in slots])
+            if m is not None:
+                rule, slots = rules[1]
+                gy = g if rule is None else rule(g, values[slots]) if slots.__class__ is int else rule(*[g if s < 0 else values[s] for s in slots])
+            return gx, gy
+        out = []
+        i = 0
+        for n in nodes:
+            if n is None or wanted is not None and n not in wanted or rules[i] is None:
+                out.append(None)
+            else:
+                rule, slots = rules[i]
+                if rule is None:
+                    gi = g
+                elif slots.__class__ is int:
+                    gi = rule(g, values[slots])
+                else:
+                    gi = rule(*[g if s < 0 else values[s] for s in slots])
+                if fix is not None and fix[i] is not None:
+                    gi = fit(gi, fix[i])
+                out.append(gi)
+            i += 1
+        return tuple(out)
+
+    def unpack(self, saved: Any) -> list[Any]:
+        """The saved values, where one is an output, was changed before it was saved, or is in the hands of a hook."""
+        if saved is FREED:
+            raise freed_error(self)
+        recording = mode() is not False and full().grad
+        values: list[Any] = []
+        for i, v in enumerate(saved):
+            if v.__class__ is SavedOutput:
+                v = v.unpack(self, recording)
+            elif isinstance(v, Tensor):
+                v = unpack_tensor(self, (v, self.versions[i]))  # type: ignore[index]
+            elif v is not None and not isinstance(v, NUMBER):
+                v = unpack_tensor(self, v)
+            values.append(v)
+        return values
+
+    def release(self) -> None:
+        if self.plan.tensors:
+            self.saved = FREED
+
+
+def fit(g: Tensor, fix: tuple[Any, Any]) -> Tensor:
+    """Undo broadcasting and promotion on a gradient."""
+    shape, d = fix
+    if d is not None:
+        if d.category < COMPLEX and g._a.dtype.kind == "c":
+            g = g.real  # type: ignore[attr-defined]
+        if g.dtype is not d:
+            g = g.to(d)  # type: ignore[attr-defined]
+    return g if shape is None or g._a.shape == shape else g.sum_to_size(shape)  # type: ignore[attr-defined]
+
+
+class Plan:
+    """For one choice of operands that require grad: what to save, and each one's rule.
+
+    A rule is (operator, slots): its operands are ``g`` (slot -1), the saved operands (their position) and the output
+    (the last position); one int stands for ``(g, that slot)``. (None, ()) passes ``g`` on; None gives no gradient.
+    """
+
+    __slots__ = ("keep", "keep_out", "rules", "tensors")
+
+    def __init__(self, op: Pointwise, needs: tuple[bool, ...], conj: bool) -> None:
+        derivs = [op.derivative(i, conj) if needed else None for i, needed in enumerate(needs)]
+        names = {v for d in derivs if d is not None for v in d.args}
+        self.keep = tuple([i for i, a in enumerate(op.args) if a in names])
+        self.keep_out = "out" in names
+        slot = {a: i for i, a in enumerate((*op.args, "out"))}
+        slot["g"] = -1
+        self.rules: list[Any] = []
+        for d in derivs:
+            slots: Any = () if d is None else tuple([slot[a] for a in d.args])
+            if d is None:
+                self.rules.append(None)
+            elif d.expr is _G:
+                self.rules.append((None, ()))
+            else:
+                self.rules.append((d.call, slots[1] if len(slots) == 2 and slots[0] == -1 else slots))
+        self.tensors = bool(self.keep) or self.keep_out
+
+
+_G, _OUT = E.var("g"), E.var("out")
+
+
+class Pointwise:
+    """A pointwise operator. ``call(*operands)`` computes and records; ``inplace`` writes into the first operand."""
+
+    def __init__(
+        self,
+        name: str,
+        expr: Any,
+        args: tuple[str, ...],
+        node: str,
+        grad: dict[str, Any] | None,
+        promote: str,
+        differentiable: bool,
+        refuse: dict[int, str],
+        bools: tuple[str, ...],
+    ) -> None:
+        self.name, self.expr, self.args, self.promote = name, expr, args, promote
+        self.given, self.differentiable, self.refuse, self.bools = grad or {}, differentiable, refuse, bools
+        self.derivs: dict[tuple[int, bool], Pointwise | None] = {}
+        self.plans: dict[tuple[bool, ...], Plan] = {}
+        self.conj_plans: dict[tuple[bool, ...], Plan] = {}
+        self.table: dict[Any, tuple[Any, Any]] = {}  # NumPy dtype -> (kernel for few elements, for many)
+        self._kernel: Any = None
+        self.Node = type(node, (PointwiseNode,), {"__slots__": (), "op": self})
+        self.call: Callable[..., Tensor] = {1: unary, 2: binary}.get(len(args), nary)(self)
+
+    # ---- kernels ----------------------------------------------------------------------------------------------
+    def kernels(self, np_dtype: Any) -> tuple[Any, Any]:
+        """The two kernels for a compute dtype, made on first use."""
+        pair = self.table.get(np_dtype)
+        if pair is None:
+            if self._kernel is None:
+                self._kernel = kernel(self.expr, self.args, self.name)
+            pair = (self._kernel.small(np_dtype), self._kernel.large(np_dtype))
+            if not self.refuse.get(FROM_NP[np_dtype].category) and not self.bools:
+                if self.promote == "default" or FROM_NP[np_dtype].category >= FLOAT:
+                    self.table[np_dtype] = pair
+        return pair
+
+    def derivative(self, i: int, conj: bool) -> Pointwise | None:
+        """The operator that turns ``g`` into the gradient of operand ``i``; None if that is zero everywhere."""
+        key = (i, conj)
+        if key not in self.derivs:
+            arg = self.args[i]
+            e = self.given.get(arg)
+            if e is None:
+                e = _G * diff(self.expr, arg)
+                if len(self.args) == 1:  # from the output where that is enough: exp saves its result, not x
+                    short = E.substitute(e, {self.expr: _OUT})
+                    if arg not in E.variables(short):
+                        e = short
+            if conj:
+                e = E.substitute(e, {v: E.conj(v) for v in E.walk(e) if v.op == "var" and v.value != "g" and v.dtype is None})
+            self.derivs[key] = derived(self, e)
+        return self.derivs[key]
+
+    # ---- calls that are not the common case ---------------------------------------------------------------------
+    def general(self, xs: tuple[Any, ...], into: Tensor | None = None) -> Tensor:
+        """Any operands: numbers, mixed dtypes, promotion; ``into``: the tensor to write to (in-place forms)."""
+        ct = self.compute_dtype(xs)
+        arrays: list[Any] = []
+        for x, a in zip(xs, self.args):
+            if isinstance(x, Tensor):
+                v = x._a
+                want = np.dtype(bool) if a in self.bools else ct.np
+                arrays.append(v if v.dtype == want else v.astype(want))
+            else:
+                arrays.append(number(x, ct))
+        small, large = self.kernels(ct.np)
+        f = large if max([v.size for v in arrays]) > LARGE else small
+        try:
+            if into is None:
+                r = f(*arrays)
+            elif into._a.dtype == ct.np and self.result_dtype(ct) is ct:
+                r = into._a
+                f(*arrays, out=r)
+            else:
+                into._a[...] = f(*arrays).astype(into._a.dtype, copy=False)
+                r = into._a
+        except ValueError as e:
+            raise broadcast_error(arrays, e) from None
+        except MemoryError as e:
+            raise memory_error(e) from None
+        if into is not None:
+            return into
+        out = new_tensor(Tensor)
+        out._a = r if r.__class__ is ndarray else asarray(r)
+        out._grad_fn = None
+        out._rg = False
+        if self.differentiable and mode() is not False:
+            for x in xs:
+                if isinstance(x, Tensor) and x._rg:
+                    record(self, xs, out)
+                    break
+        return out
+
+    def compute_dtype(self, xs: tuple[Any, ...]) -> dtype:
+        dims: list[dtype] = []
+        zeros: list[dtype] = []
+        numbers: list[dtype] = []
+        for i, (x, a) in enumerate(zip(xs, self.args)):
+            if a in self.bools:
+                if isinstance(x, Tensor) and x._a.dtype.kind != "b":
+                    raise error(RuntimeError, f"{self.name}() expected condition to be a boolean tensor, but got a tensor with dtype {x.dtype}")
+            elif isinstance(x, Tensor):
+                (dims if x._a.ndim else zeros).append(x.dtype)
+            elif isinstance(x, NUMBER):
+                numbers.append(dtypes.of_scalar(x))
+            else:
+                name = {0: "input", 1: "other"}.get(i, a)
+                raise error(TypeError, f"{self.name}(): argument '{name}' (position {i + 1}) must be Tensor, not {type(x).__name__}")
+        rt = dtypes.result_type(dims, zeros, numbers)
+        why = self.refuse.get(rt.category)
+        if why:
+            raise error(RuntimeError, why.format(name=self.name, dtype=dtypes.SCALAR_NAMES[rt]))
+        return PROMOTE[self.promote](rt)
+
+    def result_dtype(self, ct: dtype) -> dtype:
+        return dtypes.bool_ if E.is_bool(self.expr) else ct
+
+    def inplace(self, x: Any, *others: Any) -> Tensor:
+        """The operator, written into its first operand."""
+        from . import inplace
+
+        xs = (x, *others)
+        ct = self.compute_dtype(xs)
+        rt = self.result_dtype(ct)
+        if not dtypes.can_cast(rt, x.dtype):
+            raise error(
+                RuntimeError,
+                f"result type {dtypes.SCALAR_NAMES[rt]} can't be cast to the desired output type {dtypes.SCALAR_NAMES[x.dtype]}",
+            )
+        inplace.check_writable(x)
+        shapes = [o._a.shape for o in others if isinstance(o, Tensor)]
+        if shapes:
+            try:
+                both = np.broadcast_shapes(x._a.shape, *shapes)
+            except ValueError as e:
+                raise broadcast_error([o._a for o in xs if isinstance(o, Tensor)], e) from None
+            if both != x._a.shape:
+                raise error(RuntimeError, f"output with shape {list(x._a.shape)} doesn't match the broadcast shape {list(both)}")
+        m = mode()
+        recording = self.differentiable and m is not False and full().grad and any(
+            isinstance(o, Tensor) and o._rg for o in xs
+        )
+        if not recording:
+            self.general(xs, into=x)
+            inplace.changed(x)
+            return x
+        before = inplace.before(x)  # its history as it was, without the tensor itself: no cycle
+        others = tuple([before if o is x else o for o in others])
+        self.general(xs, into=x)
+        inplace.changed(x)
+        node = record_node(self, (before, *others), x)
+        inplace.rebase(x, node)
+        return x
+
+
+def derived(op: Pointwise, e: Any) -> Pointwise | None:
+    if e is E.ZERO:
+        return None
+    args = tuple([a for a in ("g", *op.args, "out") if a in E.variables(e)])
+    known = _BY_EXPR.get(canonical(e, args))
+    if known is not None:
+        return _Renamed(known, args)  # type: ignore[return-value]
+    node = type(op).__name__ and op.Node.__name__.rstrip("0123456789") + "Backward0"
+    bools = tuple([b for b in op.bools if b in args])
+    return Pointwise(f"{op.name}_backward", e, args, node, None, "default", True, {}, bools)
+
+
+class _Renamed:
+    """An operator known already, under the names that this rule gives its operands."""
+
+    __slots__ = ("call", "args", "expr")
+
+    def __init__(self, op: Pointwise, args: tuple[str, ...]) -> None:
+        self.call, self.args, self.expr = op.call, args, None
+
+
+def canonical(e: Any, args: tuple[str, ...]) -> Any:
+    return E.rename(e, {a: f"_{i}" for i, a in enumerate(args)})
+
+
+_numbers: dict[Any, np.ndarray] = {}
+
+
+def number(x: Any, ct: dtype) -> np.ndarray:
+    """A Python number as a 0-d array of the compute dtype; the usual ones are kept."""
+    if x == 0 or x != x:
+        return np.array(x).astype(ct.np)
+    key = (x.__class__, x, ct.np)
+    a = _numbers.get(key)
+    if a is None:
+        if len(_numbers) > 4096:
+            _numbers.clear()
+        if isinstance(x, (int, np.integer)) and ct.category == INT:
+            bits = ct.itemsize * 8
+            v = int(x) & ((1 << bits) - 1)
+            a = np.array(v - (1 << bits) if ct.is_signed and v >> (bits - 1) else v, ct.np)
+        else:
+            with np.errstate(all="ignore"):
+                a = np.array(x).astype(ct.np)
+        a.flags.writeable = False
+        _numbers[key] = a
+    return a
+
+
+def broadcast_error(arrays: Any, cause: BaseException) -> BaseException:
+    """PyTorch's words for shapes that don't broadcast; another ValueError is passed on as it is."""
+    shapes = [a.shape for a in arrays]
+    for i, s in enumerate(shapes):
+        for t in shapes[i + 1 :]:
+            n = max(len(s), len(t))
+            pairs = list(zip((1,) * (n - len(s)) + s, (1,) * (n - len(t)) + t))
+            for d, (p, q) in reversed(list(enumerate(pairs))):
+                if p != q and p != 1 and q != 1:
+                    return error(
+                        RuntimeError,
+                        f"The size of tensor a ({p}) must match the size of tensor b ({q}) at non-singleton dimension {d}",
+                        hint=f"The shapes are {list(s)} and {list(t)}; sizes are aligned from the right and must agree or be 1.",
+                    )
+    return cause
+
+
+def memory_error(e: MemoryError) -> BaseException:
+    shape = getattr(e, "shape", None)
+    if shape is None:
+        return error(RuntimeError, f"DefaultCPUAllocator: can't allocate memory: {e}")
+    n = int(np.prod(shape, dtype=object)) * e.dtype.itemsize  # type: ignore[attr-defined]
+    return error(
+        RuntimeError,
+        f"[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate {n} bytes. "
+        "Error code 12 (Cannot allocate memory)",
+    )
+
+
+# ---- recording ------------------------------------------------------------------------------------------------------
+def record(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> None:
+    m = mode()
+    if m is not True and not m.grad or out._a.dtype.kind in "biu":
+        return
+    out._grad_fn = record_node(op, xs, out)
+    out._rg = True
+
+
+def record_node(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> PointwiseNode:
+    nodes = []
+    needs = []
+    nrs = None
+    fix: Any = None
+    shape, dt = out._a.shape, out._a.dtype
+    i = 0
+    for x in xs:
+        if x.__class__ in NUMBER or not isinstance(x, Tensor) or not x._rg:
+            nodes.append(None)
+            needs.append(False)
+        else:
+            needs.append(True)
+            fn = x._grad_fn
+            nodes.append(accumulator(x) if fn is None else fn)
+            if x._nr:
+                if nrs is None:
+                    nrs = [0] * len(xs)
+                nrs[i] = x._nr
+            a = x._a
+            if a.shape != shape or a.dtype is not dt:
+                if fix is None:
+                    fix = [None] * len(xs)
+                fix[i] = (a.shape if a.shape != shape else None, x.dtype if a.dtype is not dt else None)
+        i += 1
+    key = tuple(needs)
+    conj = dt.kind == "c"
+    plans = op.conj_plans if conj else op.plans
+    plan = plans.get(key)
+    if plan is None:
+        plan = plans[key] = Plan(op, key, conj)
+    node = new_node(op.Node)
+    node.next = tuple(nodes)
+    node.nrs = nrs if nrs is None else tuple(nrs)
+    node.seq = next_seq()
+    node.extra = None
+    node.where = here(3)
+    node.plan = plan
+    node.fix = fix
+    node.versions = None
+    node.saved = save(node, plan, xs, out) if plan.tensors else ()
+    return node
+
+
+def save(node: PointwiseNode, plan: Plan, xs: tuple[Any, ...], out: Tensor) -> tuple[Any, ...]:
+    """The operands that the rules need, None in place of the others, and the output if it is needed."""
+    saved = [None] * len(xs)
+    plain = not plan.keep_out
+    for k in plan.keep:
+        x = saved[k] = xs[k]
+        if isinstance(x, Tensor):
+            vc = x._vc
+            if vc is not None and vc[0]:
+                plain = False
+        elif x.__class__ is not float:
+            plain = False
+    m = mode()
+    if m is not True and m is not False and m.pack_hooks is not None:
+        saved = [pack(s, m.pack_hooks) if isinstance(s, Tensor) else s for s in saved]
+        plain = False
+    if not plain:
+        node.versions = tuple([v._version if isinstance(v, Tensor) else 0 for v in xs])
+    if plan.keep_out:
+        saved.append(SavedOutput(out))
+    return tuple(saved)
+
+
+# ---- the common cases: tensors of one dtype -----------------------------------------------------------------------
+def unary(op: Pointwise) -> Callable[..., Tensor]:
+    table, differentiable = op.table, op.differentiable
+
+    def call(x: Any) -> Tensor:
+        try:
+            a = x._a
+        except AttributeError:
+            return op.general((x,))
+        pair = table.get(a.dtype)
+        if pair is None:
+            return op.general((x,))
+        try:
+            r = pair[a.size > LARGE](a)
+        except MemoryError as e:
+            raise memory_error(e) from None
+        out = new_tensor(Tensor)
+        out._a = r if r.__class__ is ndarray else asarray(r)
+        out._grad_fn = None
+        out._rg = False
+        if x._rg and differentiable and mode() is not False:
+            record(op, (x,), out)
+        return out
+
+    return call
+
+
+def binary(op: Pointwise) -> Callable[..., Tensor]:
+    table, plans, differentiable, cls = op.table, op.plans, op.differentiable, op.Node
+
+    def call(x: Any, y: Any) -> Tensor:
+        try:
+            a = x._a
+            b = y._a
+            dt = a.dtype
+            if b.dtype is not dt:
+                return op.general((x, y))
+        except AttributeError:
+            if y.__class__ is not float or not isinstance(x, Tensor) or a.dtype.kind != "f":
+                return op.general((x, y))
+            dt = a.dtype
+            b = _numbers.get((float, y, dt))
+            if b is None or y == 0.0:
+                b = number(y, FROM_NP[dt])
+        pair = table.get(dt)
+        if pair is None:
+            return op.general((x, y))
+        try:
+            r = pair[a.size > LARGE or b.size > LARGE](a, b)
+        except ValueError as e:
+            raise broadcast_error((a, b), e) from None
+        except MemoryError as e:
+            raise memory_error(e) from None
+        out = new_tensor(Tensor)
+        out._a = r if r.__class__ is ndarray else asarray(r)
+        out._grad_fn = None
+        out._rg = False
+        if not differentiable:
+            return out
+        rx = x._rg
+        ry = y.__class__ is not float and y._rg
+        if not (rx or ry):
+            return out
+        m = mode()
+        if m is True and a.shape == r.shape and b.shape == r.shape and dt.kind == "f" and not (x._nr or y.__class__ is not float and y._nr):
+            # the same as record(), for the case that nearly always is
+            node = new_node(cls)
+            plan = plans.get((rx, ry))
+            if plan is None:
+                plan = plans[rx, ry] = Plan(op, (rx, ry), False)
+            node.next = (
+                None if not rx else x._grad_fn if x._grad_fn is not None else accumulator(x),
+                None if not ry else y._grad_fn if y._grad_fn is not None else accumulator(y),
+            )
+            node.nrs = node.extra = node.fix = node.versions = None
+            node.seq = next_seq()
+            node.where = here(2)
+            node.plan = plan
+            if not plan.tensors:
+                node.saved = ()
+            elif x._vc is None and y.__class__ is Tensor and y._vc is None and not plan.keep_out:
+                node.saved = (x if plan.keep[0] == 0 else None, y if plan.keep[-1] == 1 else None)
+            else:
+                node.saved = save(node, plan, (x, y), out)
+            out._grad_fn = node
+            out._rg = True
+        elif m is not False:
+            record(op, (x, y), out)
+        return out
+
+    return call
+
+
+def nary(op: Pointwise) -> Callable[..., Tensor]:
+    def call(*xs: Any) -> Tensor:
+        return op.general(xs)
+
+    return call
+
+
+def pointwise(
+    name: str,
+    expr: Any,
+    args: str = "x",
+    *,
+    node: str | None = None,
+    grad: dict[str, Any] | None = None,
+    promote: str = "default",
+    differentiable: bool = True,
+    refuse: dict[int, str] | None = None,
+    bools: str = "",
+) -> Pointwise:
+    """Declare a pointwise operator.
+
+    Args:
+        expr: of the variables named in ``args``.
+        grad: forms of the derivative in ``g``, the operands and ``out`` that are better than the symbolic one.
+        promote: "float" if integers give the default floating dtype.
+        refuse: category of dtype -> message of the RuntimeError for it.
+        bools: names of operands that are masks and take no part in promotion.
+    """
+    names = tuple(args.split())
+    op = Pointwise(
+        name, expr, names, node or camel(name) + "Backward0", grad, promote, differentiable and not E.is_bool(expr),
+        refuse or {}, tuple(bools.split()),
+    )
+    POINTWISE[name] = op
+    _BY_EXPR.setdefault(canonical(expr, names), op)
+    return op
+
+
+NO_BOOL = {BOOL: '"{name}" not implemented for \'{dtype}\''}
+NO_COMPLEX = {COMPLEX: '"{name}" not implemented for \'{dtype}\''}

@@ -1,0 +1,455 @@
+"""How an operator is declared, once: its kernel on arrays, and its derivative as rules.
+
+    @primitive(vjp={"a": lambda g, b: g @ b.mH, "b": lambda g, a: a.mH @ g})
+    def mm(a, b, /):
+        return matmul(a, b)
+
+The arguments before ``/`` are tensors (or None), those after it are parameters. The kernel gets arrays and returns
+an array, or a tuple of them. A rule's parameter names say what it needs, and so what is saved for it:
+
+===============  ===================================================================================================
+``g``            gradient of the output; a tuple, zeros filled in, when there are several
+``x``            an argument of the kernel, tensor or parameter
+``out``          the output (a tuple when there are several)
+``x_shape``      shape of an argument, without keeping its values; likewise ``x_dtype``
+``needs``        which tensor arguments want a gradient, a tuple of bools
+a name in aux    an extra array that the kernel returns after its outputs
+===============  ===================================================================================================
+
+``vjp`` is a dict with one rule for each differentiable argument, or one function that returns a tuple. Rules are
+written with public operators, so that a backward pass that records is differentiable again. Where a rule uses
+``aux`` it isn't, and ``composite``, the same operator in public operators, takes its place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Callable
+
+import numpy as np
+
+from ..core.errors import here
+from ..core.modes import enable_grad, full, mode
+from ..core.tensor import Tensor, make_view, new_tensor
+from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
+
+ndarray = np.ndarray
+asarray = np.asarray
+
+# What a rule may ask for.
+G, TENSOR, PARAM, OUT, SHAPE, DTYPE, AUX, NEEDS = range(8)
+
+PRIMITIVES: dict[str, Primitive] = {}
+
+
+def camel(name: str) -> str:
+    return "".join(p[:1].upper() + p[1:] for p in name.split("_"))
+
+
+class PrimitiveNode(Node):
+    """A node whose rules are its primitive's; each primitive has a subclass, named as PyTorch names it."""
+
+    __slots__ = ("plan", "meta")
+    op: Primitive
+    plan: Plan
+    meta: Any  # shapes and dtypes of the outputs, where there are several
+
+    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
+        saved = self.saved
+        if saved is FREED:
+            raise freed_error(self)
+        plan, op = self.plan, self.op
+        if self.n_outputs != 1:
+            g = tuple([zeros_for(m) if gi is None else gi for gi, m in zip(g, self.meta)])
+        recording = mode() is not False and full().grad
+        if recording and op.composite is not None:
+            return through_composite(self, g)
+        values = [g, *saved] if not plan.packed else [g, *unpack(self, plan, saved, recording)]
+        if plan.joint is not None:
+            needs = tuple([n is not None and (wanted is None or n in wanted) for n in self.next])
+            if plan.needs_slot:
+                values[plan.needs_slot] = needs
+            grads = op.joint(*[values[i] for i in plan.joint])  # type: ignore[misc]
+            return grads if grads.__class__ is tuple else (grads,)
+        out = []
+        for n, rule, slots in zip(self.next, plan.rules, plan.slots):
+            if n is None or rule is None or wanted is not None and n not in wanted:
+                out.append(None)
+            else:
+                out.append(rule(*[values[i] for i in slots]))
+        return tuple(out)
+
+    def release(self) -> None:
+        if self.plan.packed:
+            self.saved = FREED
+
+
+class Plan:
+    """For one choice of inputs that require grad: what to save, and which of it each rule takes."""
+
+    __slots__ = ("kinds", "rules", "slots", "joint", "packed", "needs_slot", "names")
+
+    def __init__(self, op: Primitive, needs: tuple[bool, ...]) -> None:
+        self.names: list[str] = []
+        self.needs_slot = 0
+        self.rules: list[Any] = []
+        self.slots: list[Any] = []
+        self.joint: list[int] | None = None
+        if op.joint is not None:
+            self.joint = [self._slot(n) for n in op.joint_needs]
+        else:
+            for name, needed in zip(op.tensors, needs):
+                rule = op.rules.get(name) if needed else None
+                self.rules.append(rule)
+                self.slots.append([self._slot(n) for n in op.rule_needs[name]] if rule is not None else ())
+        if op.composite is not None:
+            for name in (*op.tensors, *op.params):
+                self._slot(name)
+        self.kinds = [op.kind_of(n) for n in self.names]
+        # Only tensors have versions to check and memory to free.
+        self.packed = any(k in (TENSOR, OUT, AUX) for k, _ in self.kinds)
+
+    def _slot(self, name: str) -> int:
+        if name == "g":
+            return 0
+        if name not in self.names:
+            self.names.append(name)
+        i = self.names.index(name) + 1
+        if name == "needs":
+            self.needs_slot = i
+        return i
+
+
+class Primitive:
+    """A declared operator. Calling it runs the kernel and, if a gradient may be wanted, records a node."""
+
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        name: str,
+        node: str,
+        vjp: Any,
+        aux: tuple[str, ...],
+        composite: Any,
+        view: str | None,
+    ) -> None:
+        self.kernel, self.name, self.aux, self.composite, self.view = kernel, name, aux, composite, view
+        parameters = inspect.signature(kernel).parameters.values()
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        tensors = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
+        params = [p.name for p in parameters if p.name not in tensors]
+        if not tensors:  # no "/": every argument is a tensor
+            tensors, params = params, []
+        self.tensors, self.params = tuple(tensors), tuple(params)
+        self.nt = len(tensors)
+        self.joint = vjp if callable(vjp) else None
+        self.rules: dict[str, Any] = vjp if isinstance(vjp, dict) else {}
+        self.rule_needs = {k: rule_parameters(r) for k, r in self.rules.items()}
+        self.joint_needs = rule_parameters(self.joint) if self.joint else ()
+        self.differentiable = bool(vjp)
+        self.plans: dict[tuple[bool, ...], Plan] = {}
+        self.Node = type(node, (PrimitiveNode,), {"__slots__": (), "op": self})
+        self.__doc__, self.__name__ = kernel.__doc__, name
+        PRIMITIVES[name] = self
+
+    def kind_of(self, name: str) -> tuple[int, int]:
+        """Where the value called ``name`` comes from: (kind, position)."""
+        if name in self.tensors:
+            return TENSOR, self.tensors.index(name)
+        if name in self.params:
+            return PARAM, self.nt + self.params.index(name)
+        if name == "out":
+            return OUT, 0
+        if name == "needs":
+            return NEEDS, 0
+        if name in self.aux:
+            return AUX, self.aux.index(name)
+        for suffix, kind in (("_shape", SHAPE), ("_dtype", DTYPE)):
+            if name.endswith(suffix) and name[: -len(suffix)] in self.tensors:
+                return kind, self.tensors.index(name[: -len(suffix)])
+        raise TypeError(f"{self.name}: a rule asks for {name!r}, which is no argument, output or aux of it")
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        if self.variadic:
+            tensors: Any = args
+            result = self.kernel(*[t._a for t in args], **params)
+            args = (args, *[params[p] for p in self.params])
+        else:
+            tensors = args[: self.nt]
+            result = self.kernel(*[None if t is None else t._a for t in tensors], *args[self.nt :])
+        if result.__class__ is not tuple:
+            if self.view is not None:
+                out = make_view(tensors[0], result)
+                if mode() is False and out._view_kind is None:
+                    out._view_kind = "no_grad"
+            else:
+                out = new_tensor(Tensor)
+                out._a = result if result.__class__ is ndarray else asarray(result)
+                out._grad_fn = None
+                out._rg = False
+            if self.differentiable and mode() is not False:
+                for t in tensors:
+                    if t is not None and t._rg:
+                        self.record(tensors, args, (out,), ())
+                        break
+            return out
+        n = len(result) - len(self.aux)
+        if self.view is not None:
+            outs = tuple([make_view(tensors[0], r, self.view) for r in result])
+        else:
+            outs = tuple([wrap_any(r) for r in result[:n]])
+        if self.differentiable and mode() is not False:
+            for t in tensors:
+                if t is not None and t._rg:
+                    self.record(tensors, args, outs, result[n:])
+                    break
+        return outs if n != 1 or self.view is not None else outs[0]
+
+    def record(self, tensors: Any, args: Any, outs: tuple[Tensor, ...], aux: Any) -> None:
+        m = mode()
+        if m is not True and not m.grad:
+            return
+        if all(o._a.dtype.kind in "biu" for o in outs):
+            return
+        nodes = []
+        nrs = None
+        i = 0
+        for t in tensors:
+            if t is None or not t._rg:
+                nodes.append(None)
+            else:
+                fn = t._grad_fn
+                nodes.append(accumulator(t) if fn is None else fn)
+                if t._nr:
+                    if nrs is None:
+                        nrs = [0] * len(tensors)
+                    nrs[i] = t._nr
+            i += 1
+        needs = (True,) if self.variadic else tuple([n is not None for n in nodes])
+        plan = self.plans.get(needs)
+        if plan is None:
+            plan = self.plans[needs] = Plan(self, needs)
+        node = new_node(self.Node)
+        node.next = tuple(nodes)
+        node.nrs = None if nrs is None else tuple(nrs)
+        node.seq = next_seq()
+        node.extra = None
+        node.where = here()
+        node.plan = plan
+        if len(outs) == 1:
+            out = outs[0]
+            out._grad_fn = node
+            out._rg = True
+        else:
+            if len(outs) != 1:
+                node = as_multi(node, outs)
+            for nr, o in enumerate(outs):
+                if o._a.dtype.kind not in "biu":
+                    o._grad_fn = node
+                    o._rg = True
+                    o._nr = nr
+        node.saved = save(plan, args, outs, aux, m) if plan.kinds else ()
+
+
+new_node = object.__new__
+
+
+def as_multi(node: Any, outs: tuple[Tensor, ...]) -> Any:
+    """The same node with one slot of gradient for each output."""
+    cls = type(node)
+    multi = _MULTI.get((cls, len(outs)))
+    if multi is None:
+        multi = _MULTI[cls, len(outs)] = type(cls.__name__, (cls,), {"__slots__": (), "n_outputs": len(outs)})
+    other = new_node(multi)
+    for name in ("next", "nrs", "seq", "extra", "where", "plan"):
+        setattr(other, name, getattr(node, name))
+    other.meta = tuple([(o._a.shape, o._a.dtype) for o in outs])
+    return other
+
+
+_MULTI: dict[Any, Any] = {}
+
+
+def zeros_for(meta: tuple[Any, Any]) -> Tensor:
+    t = new_tensor(Tensor)
+    t._a, t._grad_fn, t._rg = np.zeros(meta[0], meta[1]), None, False
+    return t
+
+
+def wrap_any(r: Any) -> Tensor:
+    t = new_tensor(Tensor)
+    t._a = r if r.__class__ is ndarray else asarray(r)
+    t._grad_fn, t._rg = None, False
+    return t
+
+
+def rule_parameters(rule: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(rule).parameters)
+
+
+def save(plan: Plan, args: Any, outs: tuple[Tensor, ...], aux: Any, m: Any) -> tuple[Any, ...]:
+    """What the plan asks for: tensors as (tensor, version), outputs without their history, the rest as it is."""
+    values: list[Any] = []
+    for kind, i in plan.kinds:
+        if kind == TENSOR:
+            t = args[i]
+            if t is None:
+                values.append(None)
+            elif t.__class__ is tuple:
+                values.append(tuple([save_tensor(x, m) for x in t]))
+            else:
+                values.append(save_tensor(t, m))
+        elif kind == PARAM:
+            values.append(args[i])
+        elif kind == SHAPE:
+            t = args[i]
+            values.append(None if t is None else tuple([x._a.shape for x in t]) if t.__class__ is tuple else t._a.shape)
+        elif kind == OUT:
+            values.append(SavedOutput(outs[0]) if len(outs) == 1 else tuple([SavedOutput(o) for o in outs]))
+        elif kind == AUX:
+            values.append(aux[i])
+        elif kind == DTYPE:
+            t = args[i]
+            values.append(None if t is None else tuple([x.dtype for x in t]) if t.__class__ is tuple else t.dtype)
+        else:
+            values.append(None)
+    return tuple(values)
+
+
+class Packed:
+    """A saved tensor in the hands of ``saved_tensors_hooks``."""
+
+    __slots__ = ("value", "unpack", "node", "nr", "rg")
+
+
+def save_tensor(t: Tensor, m: Any) -> Any:
+    if m is not True and m.pack_hooks is not None:
+        return pack(t, m.pack_hooks)
+    vc = t._vc
+    return (t, 0 if vc is None else vc[0])
+
+
+def pack(t: Tensor, hooks: Any) -> Packed:
+    p = Packed()
+    pack_hook, p.unpack = hooks
+    p.node = t._grad_fn if t._grad_fn is not None else accumulator(t) if t._rg else None
+    p.nr, p.rg = t._nr, t._rg
+    from ..core.modes import no_grad
+
+    with no_grad():
+        p.value = pack_hook(t._detached() if t._grad_fn is not None else t)
+    return p
+
+
+def unpack_tensor(node: Node, s: Any) -> Tensor | None:
+    """The tensor behind a saved entry, if it is unchanged."""
+    if s is None:
+        return None
+    if s.__class__ is tuple:
+        t, version = s
+        vc = t._vc
+        if vc is not None and vc[0] != version:
+            raise version_error(node, t, version, vc)
+        return t
+    value = s.unpack(s.value)
+    if s.rg:
+        r = value._detached()
+        r._rg = True
+        if isinstance(s.node, Node) and type(s.node).__name__ != "AccumulateGrad":
+            r._grad_fn = s.node
+        else:
+            r = s.node.variable if value is s.node.variable else _leaf_alias(r, s.node)
+        if s.nr:
+            r._nr = s.nr
+        return r
+    return value
+
+
+def _leaf_alias(t: Tensor, acc: Any) -> Tensor:
+    t._grad_fn = acc  # gradients of the unpacked copy go to the leaf itself
+    return t
+
+
+def unpack(node: Node, plan: Plan, saved: tuple[Any, ...], recording: bool) -> list[Any]:
+    values: list[Any] = []
+    for (kind, _), s in zip(plan.kinds, saved):
+        if kind == TENSOR:
+            if s.__class__ is tuple and len(s) == 2 and s[1].__class__ is int:
+                t, version = s
+                vc = t._vc
+                if vc is not None and vc[0] != version:
+                    raise version_error(node, t, version, vc)
+                values.append(t)
+            elif s.__class__ is tuple:
+                values.append(tuple([unpack_tensor(node, x) for x in s]))
+            else:
+                values.append(unpack_tensor(node, s))
+        elif kind == OUT:
+            values.append(s.unpack(node, recording) if s.__class__ is SavedOutput else tuple([x.unpack(node, recording) for x in s]))
+        elif kind == AUX:
+            values.append(s if s is None or s.__class__ is not ndarray and not isinstance(s, np.generic) else wrap_any(s))
+        else:
+            values.append(s)
+    return values
+
+
+def through_composite(node: PrimitiveNode, g: Any) -> tuple[Any, ...]:
+    """Gradients by differentiating the composite form: for passes that record."""
+    from .engine import grad
+
+    op, plan = node.op, node.plan
+    by_name = dict(zip(plan.names, unpack(node, plan, node.saved, True)))
+    inputs = [by_name[n] for n in op.tensors]
+    with enable_grad():
+        if op.variadic:
+            aliases: list[Any] = [alias(t) for t in inputs[0]]
+            outs = op.composite(*aliases, **{p: by_name[p] for p in op.params})
+        else:
+            aliases = [None if t is None else alias(t) for t in inputs]
+            outs = op.composite(*aliases, *[by_name[p] for p in op.params])
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    gs = g if isinstance(g, tuple) else (g,)
+    pairs = [(o, gi) for o, gi in zip(outs, gs) if isinstance(o, Tensor) and o._rg]
+    wants = [a for a, n in zip(aliases, node.next) if n is not None]
+    if not pairs:
+        return (None,) * len(node.next)
+    found = iter(
+        grad([o for o, _ in pairs], wants, [gi for _, gi in pairs], create_graph=True, allow_unused=True)
+    )
+    return tuple([next(found) if n is not None else None for n in node.next])
+
+
+def alias(t: Tensor) -> Tensor:
+    """The same values as a point of the graph of its own."""
+    if not t._rg:
+        return t
+    return _alias(t)
+
+
+def primitive(
+    name: str | None = None,
+    *,
+    node: str | None = None,
+    vjp: Any = None,
+    aux: tuple[str, ...] = (),
+    composite: Any = None,
+    view: str | None = None,
+) -> Callable[[Callable[..., Any]], Primitive]:
+    """Declare an operator; see the module's text.
+
+    Args:
+        name: PyTorch's name; default: the kernel's.
+        node: name of its nodes; default ``CamelCaseBackward0``.
+        view: for operators whose kernel returns NumPy views: "one", or "multi" where several come out.
+    """
+
+    def declare(kernel: Callable[..., Any]) -> Primitive:
+        n = name or kernel.__name__
+        return Primitive(kernel, n, node or camel(n) + "Backward0", vjp, aux, composite, view)
+
+    return declare
+
+
+@primitive("alias", vjp={"x": lambda g: g})
+def _alias(x: Any, /) -> Any:
+    return x

@@ -1,0 +1,197 @@
+"""The one question that an operator asks before it runs: ``mode()``.
+
+It answers ``True`` (gradients are recorded, nothing else is on), ``False`` (they are not, nothing else is on) or a
+``Modes`` object, which is the slow path: inference mode, saved-tensor hooks, and whatever else wants to see every
+operator. A ContextVar keeps it per thread (and per asyncio task), at a third of the price of ``threading.local``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from contextvars import ContextVar, Token
+from typing import Any, Callable, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Modes:
+    """Every mode at once, immutable: changing one makes a new object."""
+
+    __slots__ = ("grad", "inference", "pack_hooks")
+
+    def __init__(self, grad: bool, inference: bool = False, pack_hooks: Any = None) -> None:
+        self.grad, self.inference, self.pack_hooks = grad, inference, pack_hooks
+
+    def replace(self, **changes: Any) -> Any:
+        fields = {name: changes.get(name, getattr(self, name)) for name in self.__slots__}
+        if fields["inference"] or fields["pack_hooks"] is not None:
+            return Modes(**fields)
+        return fields["grad"]
+
+
+_var: ContextVar[Any] = ContextVar("flambeau.modes", default=True)
+mode = _var.get
+set_mode = _var.set
+reset_mode = _var.reset
+
+
+def full() -> Modes:
+    """The present modes as an object, whichever form ``mode()`` has."""
+    m = mode()
+    return m if isinstance(m, Modes) else Modes(m)
+
+
+def with_grad(enabled: bool) -> Any:
+    """The present modes with gradient recording on or off."""
+    m = mode()
+    return enabled if m is True or m is False else m.replace(grad=enabled)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operators on tensors that require grad are recorded."""
+    m = mode()
+    return m if m is True or m is False else m.grad
+
+
+class _ModeContext:
+    """A context manager that is a decorator too, also of generators (each resumption runs in the mode)."""
+
+    def _target(self) -> Any:
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        # A stack, so that one object may be entered again while it is active.
+        self.__dict__.setdefault("_tokens", []).append(set_mode(self._target()))
+
+    def __exit__(self, *exc: Any) -> None:
+        token = self.__dict__["_tokens"].pop()
+        try:
+            reset_mode(token)
+        except ValueError:  # entered in another context (a generator finalised elsewhere)
+            set_mode(True if token.old_value is Token.MISSING else token.old_value)
+
+    def clone(self) -> _ModeContext:
+        return self.__class__()
+
+    def __call__(self, fn: F) -> F:
+        if inspect.isclass(fn):
+            fn.__init__ = self(fn.__init__)  # type: ignore[misc]
+            return fn
+        if inspect.isgeneratorfunction(fn):
+            return self._wrap_generator(fn)
+
+        @functools.wraps(fn)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with self.clone():
+                return fn(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+    def _wrap_generator(self, fn: Any) -> Any:
+        @functools.wraps(fn)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            gen = fn(*args, **kwargs)
+            try:
+                with self.clone():
+                    value = gen.send(None)
+                while True:
+                    try:
+                        sent = yield value
+                    except GeneratorExit:
+                        with self.clone():
+                            gen.close()
+                        raise
+                    except BaseException as e:
+                        with self.clone():
+                            value = gen.throw(e)
+                    else:
+                        with self.clone():
+                            value = gen.send(sent)
+            except StopIteration as stop:
+                return stop.value
+
+        return wrapped
+
+
+class no_grad(_ModeContext):
+    """Context manager and decorator under which nothing is recorded.
+
+    >>> import flambeau as torch
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> with torch.no_grad():
+    ...     (x * 2).requires_grad
+    False
+    """
+
+    def __new__(cls, orig_func: Any = None) -> Any:
+        self = super().__new__(cls)
+        return self if orig_func is None else self(orig_func)
+
+    def _target(self) -> Any:
+        return with_grad(False)
+
+
+class enable_grad(_ModeContext):
+    """Context manager and decorator under which recording is on, also inside ``no_grad``."""
+
+    def __new__(cls, orig_func: Any = None) -> Any:
+        self = super().__new__(cls)
+        return self if orig_func is None else self(orig_func)
+
+    def _target(self) -> Any:
+        return with_grad(True)
+
+
+class set_grad_enabled(_ModeContext):
+    """Switch recording on or off: as a call (at once), a context manager or a decorator."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = bool(mode)
+        self.prev = is_grad_enabled()
+        set_mode(with_grad(self.mode))
+
+    def _target(self) -> Any:
+        return with_grad(self.mode)
+
+    def __exit__(self, *exc: Any) -> None:
+        self.__dict__["_tokens"].pop()
+        set_mode(with_grad(self.prev))
+
+    def clone(self) -> _ModeContext:
+        return self.__class__(self.mode)
+
+    def __call__(self, fn: F) -> F:
+        set_mode(with_grad(self.prev))  # as a decorator it must not switch the mode here and now
+        return super().__call__(fn)
+
+
+class inference_mode(_ModeContext):
+    """Like ``no_grad``, and further: tensors made under it can never take part in a graph.
+
+    flambeau runs it as ``no_grad``: what it makes may be used in a graph later, where PyTorch would refuse.
+    """
+
+    def __new__(cls, mode: Any = True) -> Any:
+        if isinstance(mode, bool):
+            self = super().__new__(cls)
+            self.mode = mode
+            return self
+        return cls()(mode)
+
+    def __init__(self, mode: Any = True) -> None:
+        pass
+
+    def _target(self) -> Any:
+        if not self.mode:
+            return full().replace(grad=True, inference=False)
+        return full().replace(grad=False, inference=True)
+
+    def clone(self) -> _ModeContext:
+        return self.__class__(self.mode)
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether ``inference_mode`` is on."""
+    m = mode()
+    return m is not True and m is not False and m.inference

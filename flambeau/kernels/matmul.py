@@ -1,0 +1,111 @@
+"""Matrix products of NumPy arrays: oneDNN where it is faster, NumPy's BLAS otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flambeau.kernels.onednn import library
+
+# Multiply-adds from which oneDNN is faster than NumPy's OpenBLAS (measured on two cores with AVX-512): OpenBLAS
+# costs less to call; for one matrix it runs well on one core up to this size, for a batch it never uses two.
+ONE_MATRIX, BATCH = 500_000, 250_000
+
+
+def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, out: np.ndarray | None = None,
+           activation: str | None = None, accumulate: bool = False) -> np.ndarray:
+    """`a @ b` of arrays with two or more dimensions, whose batch dimensions broadcast.
+
+    `bias` (columns,) is added to each row, `activation` ("relu") applied to that; with `accumulate` the
+    product is added to `out`. Transposed operands are read where they lie. Half precision is summed in float32.
+
+    >>> matmul(np.ones((2, 3)), np.ones((3, 2)), bias=np.ones(2))
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    dtype = a.dtype
+    itemsize = dtype.itemsize
+    if dtype.kind == "f" and itemsize == 4 and b.dtype == dtype:
+        rows, inner = a.shape[-2:]
+        columns = b.shape[-1]
+        work = rows * inner * columns
+        if a.ndim == 2 and b.ndim == 2:
+            worthwhile = work >= ONE_MATRIX and rows != 1 and columns != 1
+        else:
+            batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+            worthwhile = work * _product(batch) >= BATCH
+        if worthwhile and library.available():
+            result = _by_onednn(a, b, bias, out, accumulate)
+            if result is not None:
+                return _activate(result, activation)
+    elif itemsize == 2 and dtype.kind in "fV" and dtype == b.dtype:
+        return _activate(_half(a, b, bias, out, accumulate), activation)
+    return _activate(_by_numpy(a, b, bias, out, accumulate), activation)
+
+
+def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    """`x @ w.T + b` for x (..., in), w (out, in), b (out,): a layer's product, leading dimensions flattened.
+
+    >>> linear(np.ones((2, 5, 3)), np.ones((4, 3)), np.zeros(4)).shape
+    (2, 5, 4)
+    """
+    if x.ndim == 2:
+        return matmul(x, w.T, b)
+    rows = _product(x.shape[:-1])
+    return matmul(x.reshape(rows, x.shape[-1]), w.T, b).reshape(*x.shape[:-1], w.shape[0])
+
+
+def _product(shape) -> int:
+    result = 1
+    for n in shape:
+        result *= n
+    return result
+
+
+def _result_shape(a, b) -> tuple[int, ...]:
+    return (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+
+
+def _by_onednn(a, b, bias, out, accumulate):
+    from flambeau.kernels.onednn.matmul import matmul as run
+
+    if out is None:
+        if a.shape[-1] != b.shape[-2]:
+            return None     # NumPy words the error
+        out = np.empty((a.shape[-2], b.shape[-1]) if a.ndim == b.ndim == 2 else _result_shape(a, b), a.dtype)
+    return out if run(a, b, bias, out, accumulate) else None
+
+
+def _by_numpy(a, b, bias, out, accumulate):
+    if accumulate:
+        out += np.matmul(a, b)
+    else:
+        out = np.matmul(a, b, out=out)
+    if bias is not None:
+        out += bias
+    return out
+
+
+def _half(a, b, bias, out, accumulate):
+    """The product of float16 or bfloat16 arrays, which NumPy multiplies slowly and sums in half precision."""
+    if a.size and b.size and library.available() and a.dtype in library.data_types():
+        result = _by_onednn(a, b, bias, out, accumulate)
+        if result is not None:
+            return result
+    product = matmul(a.astype(np.float32), b.astype(np.float32))
+    if bias is not None:
+        product += bias
+    if out is None:
+        return product.astype(a.dtype)
+    if accumulate:
+        product += out
+    out[...] = product
+    return out
+
+
+def _activate(x, activation):
+    # Not oneDNN's fused relu: that turns NaN into 0.
+    if activation is None:
+        return x
+    if activation != "relu":
+        raise NotImplementedError(f"matmul with activation={activation!r}")
+    return np.maximum(x, 0, out=x)

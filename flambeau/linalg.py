@@ -1,0 +1,5 @@
+"""``torch.linalg``."""
+
+from .ops.public import FUNCTIONS
+
+globals().update(FUNCTIONS.get("linalg", {}))

@@ -1,0 +1,191 @@
+"""How a function becomes ``torch.name``, ``Tensor.name``, ``Tensor.name_`` and takes ``out=``.
+
+    @public                                   # torch.name and Tensor.name
+    @public(method=False)                     # torch.name only
+    @public(inplace=True, out=True)           # also Tensor.name_ and torch.name(..., out=t)
+    @public(names=("absolute",))              # further names for the same function
+    @public(module="nn.functional")           # flambeau.nn.functional.name (and no method)
+
+``FUNCTIONS[module]`` is what ``flambeau/__init__.py`` and the other public modules publish.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from typing import Any, Callable
+
+import numpy as np
+
+from ..autograd import inplace as ip
+from ..autograd.pointwise import Pointwise
+from ..core.dtypes import SCALAR_NAMES, can_cast
+from ..core.errors import error
+from ..core.modes import mode
+from ..core.tensor import Tensor
+
+FUNCTIONS: dict[str, dict[str, Any]] = {"": {}}
+
+
+def publish(name: str, fn: Any, module: str = "") -> None:
+    FUNCTIONS.setdefault(module, {})[name] = fn
+
+
+def public(
+    fn: Callable[..., Any] | None = None,
+    *,
+    function: bool = True,
+    method: bool | None = None,
+    inplace: bool = False,
+    out: bool = False,
+    names: tuple[str, ...] = (),
+    module: str | tuple[str, ...] = "",
+) -> Any:
+    """Publish a function; see the module's text."""
+    if fn is None:
+        return functools.partial(
+            public, function=function, method=method, inplace=inplace, out=out, names=names, module=module
+        )
+    shown = with_out(fn) if out else fn
+    modules = (module,) if isinstance(module, str) else module
+    for name in (fn.__name__.rstrip("_") if fn.__name__.endswith("__") else fn.__name__, *names):
+        if function:
+            for m in modules:
+                publish(name, shown, m)
+        if method or method is None and "" in modules:
+            setattr(Tensor, name, shown)
+        if inplace:
+            setattr(Tensor, name + "_", inplace_form(fn, name + "_"))
+            if function:
+                publish(name + "_", getattr(Tensor, name + "_"))
+    return fn
+
+
+# ---- in place -------------------------------------------------------------------------------------------------------
+def inplace_form(fn: Callable[..., Any], name: str) -> Callable[..., Tensor]:
+    """``name_``: compute from the tensor's present values, then put the result into it."""
+
+    @functools.wraps(fn)
+    def changed_in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        ip.check_writable(self)
+        return become(self, fn(ip.before(self), *args, **kwargs))
+
+    changed_in_place.__name__ = changed_in_place.__qualname__ = name
+    return changed_in_place
+
+
+def become(t: Tensor, value: Tensor) -> Tensor:
+    """Write ``value`` into ``t``, values and history."""
+    if not can_cast(value.dtype, t.dtype):
+        raise error(
+            RuntimeError,
+            f"result type {SCALAR_NAMES[value.dtype]} can't be cast to the desired output type {SCALAR_NAMES[t.dtype]}",
+        )
+    if value._a.shape != t._a.shape:
+        raise error(
+            RuntimeError,
+            f"output with shape {list(t._a.shape)} doesn't match the broadcast shape {list(value._a.shape)}",
+        )
+    if value._rg and value._a.dtype != t._a.dtype:
+        value = value.to(t.dtype)  # type: ignore[attr-defined]
+    t._a[...] = value._a
+    ip.changed(t)
+    if value._rg and value._grad_fn is not None and mode() is not False:
+        ip.rebase(t, value._grad_fn, value._nr)
+    elif t._rg and t._grad_fn is not None and mode() is not False:
+        ip.rebase(t, ip.constant_node(t))
+    return t
+
+
+# ---- out= -----------------------------------------------------------------------------------------------------------
+def with_out(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a keyword ``out``: a tensor, or a tuple where the function returns one."""
+
+    @functools.wraps(fn)
+    def with_out_argument(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        result = fn(*args, **kwargs)
+        if out is None:
+            return result
+        if isinstance(out, (tuple, list)):
+            for o, r in zip(out, result):
+                write_out(fn.__name__, o, r)
+            return type(result)(out) if hasattr(result, "_fields") else tuple(out)
+        write_out(fn.__name__, out, result)
+        return out
+
+    with_out_argument.__signature__ = _with_out_signature(fn)  # type: ignore[attr-defined]
+    return with_out_argument
+
+
+def _with_out_signature(fn: Any) -> inspect.Signature:
+    sig = inspect.signature(fn)
+    parameters = list(sig.parameters.values())
+    at = len(parameters) - (1 if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else 0)
+    parameters.insert(at, inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None))
+    return sig.replace(parameters=parameters)
+
+
+def write_out(name: str, out: Tensor, result: Tensor) -> None:
+    """Put a result into the tensor given as ``out``, which is resized if its shape is another."""
+    if not isinstance(out, Tensor):
+        raise error(TypeError, f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if mode() is not False and (out._rg or result._rg):
+        raise error(
+            RuntimeError, f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the "
+            "arguments requires grad."
+        )
+    if not can_cast(result.dtype, out.dtype):
+        raise error(
+            RuntimeError,
+            f"result type {SCALAR_NAMES[result.dtype]} can't be cast to the desired output type {SCALAR_NAMES[out.dtype]}",
+        )
+    if out._a.shape != result._a.shape:
+        if out._a.size:
+            warnings.warn(
+                f"An output with one or more elements was resized since it had shape {list(out._a.shape)}, which does not "
+                f"match the required output shape {list(result._a.shape)}. This behavior is deprecated, and in a future "
+                "PyTorch release outputs will not be resized unless they have zero elements. You can explicitly reuse an "
+                "out tensor t by resizing it, inplace, to zero elements with t.resize_(0).",
+                UserWarning,
+                stacklevel=3,
+            )
+        out._a = np.empty(result._a.shape, out._a.dtype)
+    out._a[...] = result._a
+    ip.changed(out)
+
+
+# ---- pointwise operators --------------------------------------------------------------------------------------------
+def public_pointwise(
+    op: Pointwise, *, names: tuple[str, ...] = (), method: bool = True, inplace: bool = True, module: str | tuple[str, ...] = "", doc: str = ""
+) -> Any:
+    """Publish a pointwise operator of one or two operands under its name: function, method, in-place form, ``out=``."""
+    call = op.call
+    if len(op.args) == 1:
+
+        def fn(input: Any, *, out: Any = None) -> Any:
+            return call(input) if out is None else _out(call(input), out)
+
+    elif len(op.args) == 2:
+
+        def fn(input: Any, other: Any, *, out: Any = None) -> Any:  # type: ignore[misc]
+            return call(input, other) if out is None else _out(call(input, other), out)
+
+    else:
+        raise TypeError(f"{op.name}: give an operator of {len(op.args)} operands a signature of its own")
+
+    def _out(r: Tensor, out: Tensor) -> Tensor:
+        write_out(op.name, out, r)
+        return out
+
+    fn.__name__ = fn.__qualname__ = op.name
+    fn.__doc__ = doc or f"``{op.expr}``, element by element."
+    for name in (op.name, *names):
+        for m in (module,) if isinstance(module, str) else module:
+            publish(name, fn, m)
+        if method:
+            setattr(Tensor, name, fn)
+        if inplace:
+            setattr(Tensor, name + "_", op.inplace)
+            publish(name + "_", op.inplace)
+    return fn

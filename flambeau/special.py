@@ -1,0 +1,5 @@
+"""``torch.special``."""
+
+from .ops.public import FUNCTIONS
+
+globals().update(FUNCTIONS.get("special", {}))
