@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+TESTS ?= tests
 
 .PHONY: demo test lint clean
 
@@ -14,7 +15,7 @@ demo: $(VENV)/.demo
 	$(BIN)/flambeau demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) tests
+	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -64,7 +64,7 @@ Tensor.__module__ = Size.__module__ = dtype.__module__ = device.__module__ = "fl
 # Modules that are imported when they are first asked for, so that `import flambeau` stays quick.
 _LAZY = {
     "nn", "optim", "utils", "linalg", "special", "fft", "random", "serialization", "cuda", "backends", "func", "amp",
-    "testing", "version", "types", "overrides", "return_types", "cli", "_VF", "_utils", "distributions",
+    "testing", "version", "types", "overrides", "return_types", "cli", "_VF",
 }  # fmt: skip
 # Names that live in such a module.
 _FROM = {

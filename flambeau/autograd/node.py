@@ -116,6 +116,9 @@ class AccumulateGrad(Node):
         self.next, self.nrs, self.saved, self.extra, self.where = (), None, None, None, None
         self.seq = LAST
 
+    def name(self) -> str:
+        return "torch::autograd::AccumulateGrad"
+
     def release(self) -> None:
         pass
 

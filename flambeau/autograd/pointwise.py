@@ -18,9 +18,10 @@ from ..core import dtypes
 from ..core.dtypes import BOOL, COMPLEX, FLOAT, FROM_NP, INT, dtype
 from ..core.errors import error, here
 from ..core.modes import full, mode
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import Tensor, new_tensor, wrap
 from ..kernels import expr as E
 from ..kernels.diff import diff
+from ..kernels import ufunc
 from ..kernels.ufunc import kernel
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
 from .primitive import camel, pack, unpack_tensor
@@ -28,12 +29,13 @@ from .primitive import camel, pack, unpack_tensor
 ndarray = np.ndarray
 asarray = np.asarray
 new_node = object.__new__
-LARGE = 2048  # elements from which a generated kernel with threads beats NumPy's ufunc
+LARGE = ufunc.LARGE  # elements from which the threaded kernel beats the quick one
 
 POINTWISE: dict[str, Pointwise] = {}
 _BY_EXPR: dict[Any, Pointwise] = {}  # canonical form -> operator, so that d(x*y)/dx is mul itself
 
 NUMBER = (int, float, complex, bool, np.number, np.bool_)
+QUICK = frozenset((int, float))
 
 # How the result's dtype follows from the promoted one.
 PROMOTE: dict[str, Callable[[dtype], dtype]] = {
@@ -169,8 +171,9 @@ class Pointwise:
         differentiable: bool,
         refuse: dict[int, str],
         bools: tuple[str, ...],
+        check: Callable[[tuple[Any, ...]], None] | None = None,
     ) -> None:
-        self.name, self.expr, self.args, self.promote = name, expr, args, promote
+        self.name, self.expr, self.args, self.promote, self.check = name, expr, args, promote, check
         self.given, self.differentiable, self.refuse, self.bools = grad or {}, differentiable, refuse, bools
         self.derivs: dict[tuple[int, bool], Pointwise | None] = {}
         self.plans: dict[tuple[bool, ...], Plan] = {}
@@ -188,7 +191,8 @@ class Pointwise:
             if self._kernel is None:
                 self._kernel = kernel(self.expr, self.args, self.name)
             pair = (self._kernel.small(np_dtype), self._kernel.large(np_dtype))
-            if not self.refuse.get(FROM_NP[np_dtype].category) and not self.bools:
+            checked = self.check is not None and FROM_NP[np_dtype].category < FLOAT
+            if not self.refuse.get(FROM_NP[np_dtype].category) and not self.bools and not checked:
                 if self.promote == "default" or FROM_NP[np_dtype].category >= FLOAT:
                     self.table[np_dtype] = pair
         return pair
@@ -209,6 +213,18 @@ class Pointwise:
                 e = E.substitute(e, {v: E.conj(v) for v in E.walk(e) if v.op == "var" and v.value != "g" and v.dtype is None})
             self.derivs[key] = derived(self, e)
         return self.derivs[key]
+
+    def operator(self) -> Callable[..., Any]:
+        """The call as Python's binary operator: NotImplemented for operands of other classes."""
+        general = self.general
+
+        def or_not_implemented(xs: tuple[Any, ...]) -> Any:
+            for x in xs:
+                if not isinstance(x, (Tensor, ndarray, *NUMBER)):
+                    return NotImplemented
+            return general(tuple([wrap(x) if isinstance(x, ndarray) else x for x in xs]))
+
+        return binary(self, or_not_implemented)
 
     # ---- calls that are not the common case ---------------------------------------------------------------------
     def general(self, xs: tuple[Any, ...], into: Tensor | None = None) -> Tensor:
@@ -265,6 +281,8 @@ class Pointwise:
             else:
                 name = {0: "input", 1: "other"}.get(i, a)
                 raise error(TypeError, f"{self.name}(): argument '{name}' (position {i + 1}) must be Tensor, not {type(x).__name__}")
+        if self.check is not None:
+            self.check(xs)
         rt = dtypes.result_type(dims, zeros, numbers)
         why = self.refuse.get(rt.category)
         if why:
@@ -342,9 +360,9 @@ _numbers: dict[Any, np.ndarray] = {}
 
 def number(x: Any, ct: dtype) -> np.ndarray:
     """A Python number as a 0-d array of the compute dtype; the usual ones are kept."""
-    if x == 0 or x != x:
+    if x != x:
         return np.array(x).astype(ct.np)
-    key = (x.__class__, x, ct.np)
+    key = (x.__class__, x if x or x.__class__ is int else str(x), ct.np)  # 0.0 == -0.0
     a = _numbers.get(key)
     if a is None:
         if len(_numbers) > 4096:
@@ -493,26 +511,31 @@ def unary(op: Pointwise) -> Callable[..., Tensor]:
     return call
 
 
-def binary(op: Pointwise) -> Callable[..., Tensor]:
+def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
     table, plans, differentiable, cls = op.table, op.plans, op.differentiable, op.Node
+    general = general or op.general
 
     def call(x: Any, y: Any) -> Tensor:
         try:
             a = x._a
-            b = y._a
             dt = a.dtype
-            if b.dtype is not dt:
-                return op.general((x, y))
+            if y.__class__ in QUICK:
+                if dt.kind != "f" and y.__class__ is not int or dt.kind == "b":
+                    return general((x, y))
+                b = _numbers.get((y.__class__, y, dt))
+                if b is None or y == 0:
+                    b = number(y, FROM_NP[dt])
+                ry = False
+            else:
+                b = y._a
+                if b.dtype is not dt:
+                    return general((x, y))
+                ry = y._rg
         except AttributeError:
-            if y.__class__ is not float or not isinstance(x, Tensor) or a.dtype.kind != "f":
-                return op.general((x, y))
-            dt = a.dtype
-            b = _numbers.get((float, y, dt))
-            if b is None or y == 0.0:
-                b = number(y, FROM_NP[dt])
+            return general((x, y))
         pair = table.get(dt)
         if pair is None:
-            return op.general((x, y))
+            return general((x, y))
         try:
             r = pair[a.size > LARGE or b.size > LARGE](a, b)
         except ValueError as e:
@@ -526,11 +549,10 @@ def binary(op: Pointwise) -> Callable[..., Tensor]:
         if not differentiable:
             return out
         rx = x._rg
-        ry = y.__class__ is not float and y._rg
         if not (rx or ry):
             return out
         m = mode()
-        if m is True and a.shape == r.shape and b.shape == r.shape and dt.kind == "f" and not (x._nr or y.__class__ is not float and y._nr):
+        if m is True and a.shape == r.shape and b.shape == r.shape and dt.kind == "f" and not (x._nr or ry and y._nr):
             # the same as record(), for the case that nearly always is
             node = new_node(cls)
             plan = plans.get((rx, ry))
@@ -577,6 +599,7 @@ def pointwise(
     differentiable: bool = True,
     refuse: dict[int, str] | None = None,
     bools: str = "",
+    check: Callable[[tuple[Any, ...]], None] | None = None,
 ) -> Pointwise:
     """Declare a pointwise operator.
 
@@ -586,11 +609,12 @@ def pointwise(
         promote: "float" if integers give the default floating dtype.
         refuse: category of dtype -> message of the RuntimeError for it.
         bools: names of operands that are masks and take no part in promotion.
+        check: called with the operands before integers and truth values, or mixed dtypes, are computed; raises.
     """
     names = tuple(args.split())
     op = Pointwise(
         name, expr, names, node or camel(name) + "Backward0", grad, promote, differentiable and not E.is_bool(expr),
-        refuse or {}, tuple(bools.split()),
+        refuse or {}, tuple(bools.split()), check,
     )
     POINTWISE[name] = op
     _BY_EXPR.setdefault(canonical(expr, names), op)

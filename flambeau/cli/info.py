@@ -26,7 +26,8 @@ PARTS = {
 
 def main(args: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="flambeau info", description="Shows versions, hardware, and which kernels are in use, or why not."
+        prog="flambeau info",
+        description="Shows versions, hardware, and which kernels are in use, or why not.",
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     if parser.parse_args(args).json:

@@ -27,9 +27,7 @@ def usage() -> str:
 def available() -> dict[str, str]:
     """The commands whose modules are there."""
     return {
-        name: text
-        for name, text in COMMANDS.items()
-        if importlib.util.find_spec(f"flambeau.cli.{name}") is not None
+        name: text for name, text in COMMANDS.items() if importlib.util.find_spec(f"flambeau.cli.{name}") is not None
     }
 
 

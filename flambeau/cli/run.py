@@ -94,9 +94,7 @@ def _main_spec(name: str) -> ModuleSpec:
         raise ImportError(f"No module named {name}")
     if spec.submodule_search_locations is not None:
         if name.endswith("__main__") or importlib.util.find_spec(f"{name}.__main__") is None:
-            raise ImportError(
-                f"No module named {name}.__main__; {name!r} is a package and cannot be directly executed"
-            )
+            raise ImportError(f"No module named {name}.__main__; {name!r} is a package and cannot be directly executed")
         return _main_spec(f"{name}.__main__")
     return spec
 

@@ -15,7 +15,12 @@ from types import TracebackType
 __all__ = ["install", "lines"]
 
 OURS = str(Path(__file__).parents[1]) + os.sep
-MACHINERY = ("<frozen importlib", "<frozen runpy", OURS + "cli", OURS + "__main__.py")  # how the program was started
+MACHINERY = (
+    "<frozen importlib",
+    "<frozen runpy",
+    OURS + "cli",
+    OURS + "__main__.py",
+)  # how the program was started
 
 
 def install() -> None:

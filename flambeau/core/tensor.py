@@ -134,7 +134,7 @@ class Tensor(metaclass=TensorMeta):
         if flag and self._a.dtype.kind not in "fc" and self.dtype.category < dtypes.FLOAT:
             raise error(
                 RuntimeError,
-                "only Tensors of floating point and complex dtype can require gradients",
+                "only Tensors of floating point dtype can require gradients",
                 hint=f"This one is {self.dtype}: make it floating first, as with .float().",
             )
         self._rg = flag

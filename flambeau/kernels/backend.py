@@ -70,15 +70,11 @@ def status(part: str) -> Status:
 
 
 def _onednn_status() -> Status:
-    from flambeau.kernels import onednn
+    from flambeau.kernels.onednn import library as onednn
 
-    try:
-        lib = onednn.library()
-    except (OSError, AttributeError) as problem:
-        return Status(False, f"libdnnl.so.3 did not load: {problem}")
-    if lib is None:
+    if (lib := onednn.load()) is None:
         return Status(False, "libdnnl.so.3 was not found: pip install onednn-cpu-gomp")
-    return Status(True, "libdnnl.so.3")
+    return Status(True, f"oneDNN {lib.version}, {lib.path}")
 
 
 def report() -> dict[str, Status]:

@@ -1,8 +1,9 @@
 """Derivatives of expressions: one line per function, in PyTorch's conventions.
 
 A rule receives the node `y`, its arguments, and the derivatives of its arguments (`da`, `db`), and gives the
-derivative of the node. Derivatives that vanish are `ZERO` and drop out of products and sums as these are made,
-so a rule needs no cases. Since a derivative is an expression again, there are derivatives of every order.
+derivative of the node. Derivatives that vanish are `ZERO` and drop out of products and sums as these are
+made, so a rule needs no cases. Since a derivative is an expression again, there are derivatives of every
+order.
 
 >>> from flambeau.kernels.expr import tanh, var
 >>> diff(tanh(var("x")), "x")

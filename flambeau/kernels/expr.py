@@ -1,8 +1,8 @@
 """A small algebra of pointwise expressions: what an operator computes, said once.
 
-An expression is a node of a graph without cycles: an operation, its arguments, and, for leaves, a value. Nodes
-are interned, so two expressions that look alike are one object, `is` compares them, and a repeated part is
-computed once by whatever the expression is lowered to.
+An expression is a node of a graph without cycles: an operation, its arguments, and, for leaves, a value.
+Nodes are interned, so two expressions that look alike are one object, `is` compares them, and a repeated
+part is computed once by whatever the expression is lowered to.
 
 >>> x = var("x")
 >>> gelu = x * 0.5 * (1 + erf(x * 0.5**0.5))
@@ -17,6 +17,7 @@ True
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from weakref import WeakValueDictionary
 
@@ -37,7 +38,7 @@ _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "lt": "<"
 
 
 class Expr:
-    """One node. `op` names the operation, `args` its arguments, `value` is a variable's name or a constant."""
+    """One node. `op` names the operation, `args` its arguments, `value` a variable's name or a constant."""
 
     __slots__ = ("op", "args", "value", "dtype", "__weakref__")
 
@@ -164,22 +165,23 @@ def apply(op: str, *args: Operand) -> Expr:
     return _node(op, nodes, dtype=dtype)
 
 
-def _fold(op: Callable[[Number, Number], Number], a: Expr, b: Expr) -> Expr | None:
-    """`op` of two constants, or None if they aren't, or if Python would raise (1 / 0)."""
-    if a.op != "const" or b.op != "const":
-        return None
-    try:
-        result = op(a.value, b.value)
-    except (ArithmeticError, ValueError):
-        return None
-    return const(result) if isinstance(result, (int, float)) else None
+def _fold(op: str, python: Callable[[Number, Number], Number], a: Expr, b: Expr) -> Expr:
+    """The node `op(a, b)`: a constant if both are, unless Python would raise (1 / 0)."""
+    if a.op == b.op == "const":
+        try:
+            result = python(a.value, b.value)
+        except ArithmeticError:
+            return apply(op, a, b)
+        if isinstance(result, (int, float)):
+            return const(result)
+    return apply(op, a, b)
 
 
 def _is(e: Expr, value: Number) -> bool:
     return e.op == "const" and e.dtype is None and e.value == value
 
 
-# --- arithmetic: the only place where expressions are simplified ---------------------------------------------
+# --- arithmetic: the only place where expressions are simplified --------------------------------------------
 
 
 def add(a: Operand, b: Operand) -> Expr:
@@ -190,7 +192,7 @@ def add(a: Operand, b: Operand) -> Expr:
         return a
     if b.op == "neg":
         return sub(a, b.args[0])
-    return _fold(lambda x, y: x + y, a, b) or apply("add", a, b)
+    return _fold("add", operator.add, a, b)
 
 
 def sub(a: Operand, b: Operand) -> Expr:
@@ -201,7 +203,7 @@ def sub(a: Operand, b: Operand) -> Expr:
         return neg(b)
     if b.op == "neg":
         return add(a, b.args[0])
-    return _fold(lambda x, y: x - y, a, b) or apply("sub", a, b)
+    return _fold("sub", operator.sub, a, b)
 
 
 def mul(a: Operand, b: Operand) -> Expr:
@@ -218,7 +220,7 @@ def mul(a: Operand, b: Operand) -> Expr:
         return neg(a)
     if a.op == "neg" and b.op == "neg":
         return mul(a.args[0], b.args[0])
-    return _fold(lambda x, y: x * y, a, b) or apply("mul", a, b)
+    return _fold("mul", operator.mul, a, b)
 
 
 def div(a: Operand, b: Operand) -> Expr:
@@ -227,7 +229,7 @@ def div(a: Operand, b: Operand) -> Expr:
         return ZERO
     if _is(b, 1) and not is_bool(a):
         return a
-    return _fold(lambda x, y: x / y, a, b) or apply("div", a, b)
+    return _fold("div", operator.truediv, a, b)
 
 
 def neg(a: Operand) -> Expr:
@@ -257,13 +259,9 @@ _POWERS: dict[float, Callable[[Expr], Expr]] = {
 
 def pow(a: Operand, b: Operand) -> Expr:  # noqa: A001  (the algebra's own, like abs and round below)
     a, b = const(a), const(b)
-    if b.op == "const":
-        folded = _fold(lambda x, y: x**y, a, b)
-        if folded is not None:
-            return folded
-        if b.value in _POWERS:
-            return _POWERS[b.value](a)
-    return apply("pow", a, b)
+    if b.op == "const" and a.op != "const" and b.value in _POWERS:
+        return _POWERS[b.value](a)
+    return _fold("pow", operator.pow, a, b)
 
 
 def where(condition: Expr, a: Operand, b: Operand) -> Expr:
@@ -272,7 +270,7 @@ def where(condition: Expr, a: Operand, b: Operand) -> Expr:
     return a if a is b else apply("where", condition, a, b)
 
 
-# --- functions -------------------------------------------------------------------------------------------------
+# --- functions ----------------------------------------------------------------------------------------------
 
 
 def _unary(name: str) -> Callable[[Operand], Expr]:
@@ -314,7 +312,7 @@ bitand, bitor, bitxor = map(_binary, ("bitand", "bitor", "bitxor"))
 lshift, rshift = map(_binary, ("lshift", "rshift"))
 
 
-# --- compositions that many operators want ----------------------------------------------------------------------
+# --- compositions that many operators want ------------------------------------------------------------------
 
 
 def relu(x: Expr) -> Expr:
@@ -346,7 +344,7 @@ def xlogy(x: Expr, y: Expr) -> Expr:
     return where(isnan(y), math.nan, where(eq(x, 0), 0, x * log(y)))
 
 
-# --- looking at expressions -----------------------------------------------------------------------------------
+# --- looking at expressions ---------------------------------------------------------------------------------
 
 
 def walk(roots: Expr | Iterable[Expr]) -> Iterator[Expr]:

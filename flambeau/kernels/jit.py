@@ -1,7 +1,7 @@
 """From LLVM text to addresses of functions: one engine for all code, and object code cached on disk.
 
-What is cached is the machine code itself, in `$FLAMBEAU_CACHE` or `~/.cache/flambeau`, one file for each kernel,
-named by a hash of all that it depends on. On a hit nothing is generated, optimised or compiled.
+What is cached is the machine code itself, in `$FLAMBEAU_CACHE` or `~/.cache/flambeau`, one file for each
+kernel, named by a hash of all that it depends on. On a hit nothing is generated, optimised or compiled.
 """
 
 from __future__ import annotations
@@ -47,9 +47,17 @@ class _Engine:
         )
         self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.target)
         self.machine = self._machine(features)
-        parts = (VERSION, llvmlite.__version__, cpu, features.flatten(), self.machine.mvec_letter, self.machine.openmp)
+        parts = (
+            VERSION,
+            llvmlite.__version__,
+            cpu,
+            features.flatten(),
+            self.machine.mvec_letter,
+            self.machine.openmp,
+        )
         self.fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()
         self.directory = cache_dir()
+        self.addresses: dict[str, int] = {}
 
     def _machine(self, features: dict[str, bool]) -> Machine:
         x86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -98,12 +106,14 @@ def engine() -> _Engine:
 def function(key: str, text: Callable[[str, Machine], str]) -> int:
     """The address of the function that `key` stands for.
 
-    `text(name, machine)` is the LLVM text of a module that defines `name`; it is asked for only when the cache has
-    no code under the key, which must say everything that the text depends on but the machine.
+    `text(name, machine)` is the LLVM text of a module that defines `name`; it is asked for only when the
+    cache has no code under the key, which must say everything that the text depends on but the machine.
     """
     with _lock:
         e = engine()
         digest = hashlib.sha256(f"{e.fingerprint} {key}".encode()).hexdigest()[:32]
+        if digest in e.addresses:  # no symbol may be defined twice
+            return e.addresses[digest]
         name = f"flambeau_{digest}"
         path = e.directory / f"{digest}.o"
         code = _read(path)
@@ -113,7 +123,8 @@ def function(key: str, text: Callable[[str, Machine], str]) -> int:
             _write(path, code)
         else:
             _resolve(e, code)
-        return e.load(code, name)
+        e.addresses[digest] = e.load(code, name)
+        return e.addresses[digest]
 
 
 _MAGIC = b"flambeau-1 "
@@ -130,14 +141,17 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, code: bytes) -> None:
-    """Aside, then renamed: another process sees the whole file or none. A directory that can't be written is fine."""
+    """Written aside, then renamed: others see the whole file or none. No directory, no cache."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             file.write(_MAGIC + hashlib.sha256(code).digest() + code)
+    except OSError:
+        return
+    try:
         os.replace(file.name, path)
     except OSError:
-        pass
+        os.unlink(file.name)
 
 
 def _resolve(e: _Engine, code: bytes) -> None:

@@ -2,8 +2,8 @@
 
 A kernel is four functions. `core` computes whole vectors from contiguous memory. `run` feeds it a range of
 elements: operands that are contiguous or constant directly, anything else, and the last few elements, through
-small buffers, so that a value never depends on its place. `worker` runs one thread's share, and the entry point,
-which has the signature of a NumPy inner loop, decides whether to share.
+small buffers, so that a value never depends on its place. `worker` runs one thread's share, and the entry
+point, which has the signature of a NumPy inner loop, decides whether to share.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
 
 #: Part of every cache key: raise it when the code generated here changes.
-VERSION = 3
+VERSION = 4
 
 
 class Machine(NamedTuple):
@@ -38,26 +38,45 @@ class Storage(NamedTuple):
 
 
 STORAGE = {
-    "float32": Storage("float", 4), "float64": Storage("double", 8), "float16": Storage("half", 2),
-    "bfloat16": Storage("i16", 2), "bool": Storage("i8", 1), "uint8": Storage("i8", 1), "int8": Storage("i8", 1),
-    "int16": Storage("i16", 2), "int32": Storage("i32", 4), "int64": Storage("i64", 8),
-}  # fmt: skip
+    "float32": Storage("float", 4),
+    "float64": Storage("double", 8),
+    "float16": Storage("half", 2),
+    "bfloat16": Storage("i16", 2),
+    "bool": Storage("i8", 1),
+    "uint8": Storage("i8", 1),
+    "int8": Storage("i8", 1),
+    "int16": Storage("i16", 2),
+    "int32": Storage("i32", 4),
+    "int64": Storage("i64", 8),
+}
 
 #: What a kernel of this dtype computes in.
 COMPUTE = {"float32": "float", "float16": "float", "bfloat16": "float", "float64": "double"}
 
-# --- operations ----------------------------------------------------------------------------------------------
+# --- operations ---------------------------------------------------------------------------------------------
 
 ARITHMETIC = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "fmod": "frem"}
 COMPARISONS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
-LOGIC = {"logical_and": "and", "logical_or": "or", "logical_xor": "xor", "bitand": "and", "bitor": "or", "bitxor": "xor"}
+LOGIC = {
+    "logical_and": "and",
+    "logical_or": "or",
+    "logical_xor": "xor",
+    "bitand": "and",
+    "bitor": "or",
+    "bitxor": "xor",
+}
 INTRINSICS = {
-    "abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "roundeven",
+    "abs": "fabs",
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "round": "roundeven",
     "copysign": "copysign",
-}  # fmt: skip
+}
 LIBM = frozenset(
-    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc pow "
-    "hypot".split()
+    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh "
+    "erf erfc pow hypot".split()
 )
 
 
@@ -134,7 +153,7 @@ def cost(roots: Sequence[Expr]) -> int:
     return sum(COSTS.get(n.op, 14 if n.op in LIBM else 1) for n in E.walk(roots) if n.args)
 
 
-# --- text -----------------------------------------------------------------------------------------------------
+# --- text ---------------------------------------------------------------------------------------------------
 
 
 class Emitter:
@@ -193,7 +212,9 @@ class Emitter:
         if op == "where":
             condition = self.truth(args[0])
             if E.is_bool(node):
-                return self.emit(f"select {self.mask} {condition}, {self.mask} {args[1][0]}, {self.mask} {args[2][0]}"), True
+                return self.emit(
+                    f"select {self.mask} {condition}, {self.mask} {args[1][0]}, {self.mask} {args[2][0]}"
+                ), True
             a, b = map(self.number, args[1:])
             return self.emit(f"select {self.mask} {condition}, {vec} {a}, {vec} {b}"), False
         numbers = [self.number(arg) for arg in args]
@@ -239,14 +260,15 @@ class Emitter:
         if dtype == "bfloat16":
             wide = self.emit(f"zext {raw} to <{lanes} x i32>")
             bits = self.emit(f"shl <{lanes} x i32> {wide}, splat (i32 16)")
-            raw, storage = f"<{lanes} x float> " + self.emit(f"bitcast <{lanes} x i32> {bits} to <{lanes} x float>"), STORAGE["float32"]
+            raw, storage = (
+                f"<{lanes} x float> " + self.emit(f"bitcast <{lanes} x i32> {bits} to <{lanes} x float>"),
+                STORAGE["float32"],
+            )
         if storage.llvm == self.t:
             return raw.rsplit(" ", 1)[1], False
         if storage.llvm.startswith("i"):
             return self.emit(f"{'uitofp' if dtype == 'uint8' else 'sitofp'} {raw} to {self.vec}"), False
-        widths = {"half": 16, "float": 32, "double": 64}
-        cast = "fpext" if widths[self.t] > widths[storage.llvm] else "fptrunc"
-        return self.emit(f"{cast} {raw} to {self.vec}"), False
+        return self.convert(raw.rsplit(" ", 1)[1], storage.llvm, self.t), False
 
     def store(self, value: tuple[str, bool], pointer: str, dtype: str) -> None:
         lanes, storage = self.lanes, STORAGE[dtype]
@@ -257,10 +279,19 @@ class Emitter:
             if dtype == "bfloat16":
                 text = self._to_bfloat16(text)
             elif storage.llvm != self.t:
-                widths = {"half": 16, "float": 32, "double": 64}
-                cast = "fpext" if widths[storage.llvm] > widths[self.t] else "fptrunc"
-                text = self.emit(f"{cast} {self.vec} {text} to <{lanes} x {storage.llvm}>")
+                text = self.convert(text, self.t, storage.llvm)
         self.lines.append(f"  store <{lanes} x {storage.llvm}> {text}, ptr {pointer}, align 1")
+
+    def convert(self, text: str, source: str, target: str) -> str:
+        """From one floating type to another, by way of float: nothing leads from half to double."""
+        types = ["half", "float", "double"]
+        at, to = types.index(source), types.index(target)
+        while at != to:
+            after = at + 1 if to > at else at - 1
+            cast = "fpext" if after > at else "fptrunc"
+            text = self.emit(f"{cast} <{self.lanes} x {types[at]}> {text} to <{self.lanes} x {types[after]}>")
+            at = after
+        return text
 
     def _to_bfloat16(self, x: str) -> str:
         """Round to nearest, ties to even; nan stays nan."""
@@ -284,7 +315,7 @@ def lanes_for(compute: str, machine: Machine) -> int:
 
 
 def copier(size: int) -> str:
-    """gather: `total` elements, the first `n` from memory with a step, the rest repeating the last. scatter: back."""
+    """gather: `n` elements with a step, then the last one again up to `total`. scatter: the way back."""
     t = f"i{8 * size}"
     return f"""
 define internal void @gather{size}(ptr %to, ptr %from, i64 %step, i64 %n, i64 %total) {{
@@ -324,8 +355,10 @@ end:
 }}"""
 
 
-def module(name: str, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str], dtype: str, machine: Machine) -> str:
-    """The text of the module: inner loop `name` of `roots` over `args`; `dtypes` are those of inputs, then outputs."""
+def module(
+    name: str, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str], dtype: str, machine: Machine
+) -> str:
+    """The text of the module: inner loop `name` of `roots`; `dtypes` are those of inputs, then outputs."""
     compute = COMPUTE[dtype]
     lanes = lanes_for(compute, machine)
     emitter = Emitter(compute, lanes, machine)
@@ -337,33 +370,45 @@ def module(name: str, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequen
     values = {a: emitter.load(f"%p{k}", dtypes[k]) for k, a in enumerate(args)}
     for k, value in enumerate(emitter.lower(expand(roots), values)):
         emitter.store(value, f"%p{n_in + k}", dtypes[n_in + k])
+    pointers = ", ".join(f"ptr %a{k}, i64 %s{k}" for k in operands)
     core = [
-        f"define internal void @core({', '.join(f'ptr %a{k}, i64 %s{k}' for k in operands)}, i64 %count) #1 {{",
-        "entry:", "  br label %loop", "loop:", "  %i = phi i64 [%count, %entry], [%i.next, %loop]",
+        f"define internal void @core({pointers}, i64 %count) #1 {{",
+        "entry:",
+        "  br label %loop",
+        "loop:",
+        "  %i = phi i64 [%count, %entry], [%i.next, %loop]",
         *(f"  %p{k} = phi ptr [%a{k}, %entry], [%n{k}, %loop]" for k in operands),
         *emitter.lines,
         *(f"  %n{k} = getelementptr i8, ptr %p{k}, i64 %s{k}" for k in operands),
-        "  %i.next = sub i64 %i, 1", "  %done = icmp eq i64 %i.next, 0",
-        "  br i1 %done, label %end, label %loop", "end:", "  ret void", "}",
-    ]  # fmt: skip
+        "  %i.next = sub i64 %i, 1",
+        "  %done = icmp eq i64 %i.next, 0",
+        "  br i1 %done, label %end, label %loop",
+        "end:",
+        "  ret void",
+        "}",
+    ]
 
     # run: elements low to high
     block = 8 * lanes
     whole = [lanes * s for s in sizes]
     run = [
-        "define internal void @run(ptr %args, ptr %steps, i64 %low, i64 %high) #0 {", "entry:",
+        "define internal void @run(ptr %args, ptr %steps, i64 %low, i64 %high) #0 {",
+        "entry:",
         *(f"  %buffer{k} = alloca [{block * sizes[k]} x i8], align 64" for k in operands),
         "  %n = sub i64 %high, %low",
-    ]  # fmt: skip
-    fits = f"%enough"
+    ]
+    fits = "%enough"
     run.append(f"  %enough = icmp sge i64 %n, {lanes}")
     for k in operands:
         run += [
-            f"  %args{k} = getelementptr ptr, ptr %args, i64 {k}", f"  %base{k} = load ptr, ptr %args{k}",
-            f"  %steps{k} = getelementptr i64, ptr %steps, i64 {k}", f"  %step{k} = load i64, ptr %steps{k}",
-            f"  %offset{k} = mul i64 %step{k}, %low", f"  %p{k} = getelementptr i8, ptr %base{k}, i64 %offset{k}",
+            f"  %args{k} = getelementptr ptr, ptr %args, i64 {k}",
+            f"  %base{k} = load ptr, ptr %args{k}",
+            f"  %steps{k} = getelementptr i64, ptr %steps, i64 {k}",
+            f"  %step{k} = load i64, ptr %steps{k}",
+            f"  %offset{k} = mul i64 %step{k}, %low",
+            f"  %p{k} = getelementptr i8, ptr %base{k}, i64 %offset{k}",
             f"  %unit{k} = icmp eq i64 %step{k}, {sizes[k]}",
-        ]  # fmt: skip
+        ]
         ok = f"%unit{k}"
         if k < n_in:
             run += [f"  %same{k} = icmp eq i64 %step{k}, 0", f"  %ok{k} = or i1 %unit{k}, %same{k}"]
@@ -378,35 +423,58 @@ def module(name: str, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequen
             f"  %c{k} = select i1 %same{k}, ptr %buffer{k}, ptr %p{k}",
             f"  %by{k} = select i1 %same{k}, i64 0, i64 {whole[k]}",
         ]
-    run += [f"  %count = sdiv i64 %n, {lanes}", "  call void @core("
-            + ", ".join(f"ptr %c{k}, i64 %by{k}" if k < n_in else f"ptr %p{k}, i64 {whole[k]}" for k in operands)
-            + ", i64 %count)",
-            f"  %done = mul i64 %count, {lanes}", "  br label %slow",
-            "slow:", "  %start = phi i64 [0, %entry], [%done, %fast]",
-            "  %any = icmp slt i64 %start, %n", "  br i1 %any, label %part, label %end",
-            "part:", "  %at = phi i64 [%start, %slow], [%next, %part]", "  %left = sub i64 %n, %at",
-            f"  %m = call i64 @llvm.smin.i64(i64 %left, i64 {block})",
-            f"  %up = add i64 %m, {lanes - 1}", f"  %padded = and i64 %up, {-lanes}",
-            f"  %vectors = sdiv i64 %padded, {lanes}"]  # fmt: skip
+    run += [
+        f"  %count = sdiv i64 %n, {lanes}",
+        "  call void @core("
+        + ", ".join(f"ptr %c{k}, i64 %by{k}" if k < n_in else f"ptr %p{k}, i64 {whole[k]}" for k in operands)
+        + ", i64 %count)",
+        f"  %done = mul i64 %count, {lanes}",
+        "  br label %slow",
+        "slow:",
+        "  %start = phi i64 [0, %entry], [%done, %fast]",
+        "  %any = icmp slt i64 %start, %n",
+        "  br i1 %any, label %part, label %end",
+        "part:",
+        "  %at = phi i64 [%start, %slow], [%next, %part]",
+        "  %left = sub i64 %n, %at",
+        f"  %m = call i64 @llvm.smin.i64(i64 %left, i64 {block})",
+        f"  %up = add i64 %m, {lanes - 1}",
+        f"  %padded = and i64 %up, {-lanes}",
+        f"  %vectors = sdiv i64 %padded, {lanes}",
+    ]
     for k in operands:
         run += [f"  %o{k} = mul i64 %step{k}, %at", f"  %q{k} = getelementptr i8, ptr %p{k}, i64 %o{k}"]
         if k < n_in:
             run.append(f"  call void @gather{sizes[k]}(ptr %buffer{k}, ptr %q{k}, i64 %step{k}, i64 %m, i64 %padded)")
-    run.append("  call void @core(" + ", ".join(f"ptr %buffer{k}, i64 {whole[k]}" for k in operands) + ", i64 %vectors)")
+    run.append(
+        "  call void @core(" + ", ".join(f"ptr %buffer{k}, i64 {whole[k]}" for k in operands) + ", i64 %vectors)"
+    )
     for k in range(n_in, n_all):
         run.append(f"  call void @scatter{sizes[k]}(ptr %q{k}, ptr %buffer{k}, i64 %step{k}, i64 %m)")
-    run += ["  %next = add i64 %at, %m", "  %more = icmp slt i64 %next, %n",
-            "  br i1 %more, label %part, label %end", "end:", "  ret void", "}"]  # fmt: skip
+    run += [
+        "  %next = add i64 %at, %m",
+        "  %more = icmp slt i64 %next, %n",
+        "  br i1 %more, label %part, label %end",
+        "end:",
+        "  ret void",
+        "}",
+    ]
 
     width = f'"prefer-vector-width"="{8 * machine.vector_bytes}" "min-legal-vector-width"="512"'
     parallel_from = 30_000 * lanes // (cost(roots) + 2 * n_all)
-    return "\n".join([
-        *core, *run, *(copier(s) for s in sorted(set(sizes))),
-        entry(name, parallel_from, machine),
-        "declare i64 @llvm.smin.i64(i64, i64)", *emitter.declarations.values(),
-        f"attributes #0 = {{ nounwind {width} }}",
-        f"attributes #1 = {{ nounwind noinline alignstack={machine.vector_bytes} {width} }}",  # for aligned spills
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *core,
+            *run,
+            *(copier(s) for s in sorted(set(sizes))),
+            entry(name, parallel_from, machine),
+            "declare i64 @llvm.smin.i64(i64, i64)",
+            *emitter.declarations.values(),
+            f"attributes #0 = {{ nounwind {width} }}",
+            # vectors that are kept across a call are stored on the stack: quickly only if it is aligned
+            f"attributes #1 = {{ nounwind noinline alignstack={machine.vector_bytes} {width} }}",
+        ]
+    )
 
 
 def entry(name: str, parallel_from: int, machine: Machine) -> str:
@@ -416,8 +484,9 @@ def entry(name: str, parallel_from: int, machine: Machine) -> str:
     back = "  call void @llvm.x86.sse.ldmxcsr(ptr %flags)" if machine.x86 else "  call i32 @feclearexcept(i32 31)"
     declare = (
         "declare void @llvm.x86.sse.stmxcsr(ptr)\ndeclare void @llvm.x86.sse.ldmxcsr(ptr)"
-        if machine.x86 else "declare i32 @feclearexcept(i32)"
-    )  # fmt: skip
+        if machine.x86
+        else "declare i32 @feclearexcept(i32)"
+    )
     if not machine.openmp:
         return f"""
 define void @{name}(ptr %args, ptr %dims, ptr %steps, ptr %data) #0 {{

@@ -1,4 +1,4 @@
-"""Expressions to NumPy: the text of one Python function, for dtypes and machines that have no generated kernels.
+"""Expressions to NumPy: the text of one Python function, for where there are no generated kernels.
 
 >>> from flambeau.kernels.expr import exp, var
 >>> print(source([exp(var("x")) * 2], ("x",), {}, np.dtype("float32"), "twice_exp"))
@@ -24,20 +24,19 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 #: Operations that are one NumPy ufunc, for every dtype.
 UFUNCS: dict[str, np.ufunc] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide, "neg": np.negative, "pow": np.power,
-    "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
-    "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "sqrt": np.sqrt,
-    "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-    "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
-    "atan2": np.arctan2, "hypot": np.hypot, "copysign": np.copysign, "conj": np.conjugate,
-    "abs": np.absolute, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "round": np.rint,
-    "minimum": np.minimum, "maximum": np.maximum, "fmod": np.fmod, "remainder": np.remainder,
-    "floordiv": np.floor_divide,
-    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide, "neg": np.negative,
+    "pow": np.power, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2,
+    "log10": np.log10, "log1p": np.log1p, "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh,
+    "tanh": np.tanh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "atan2": np.arctan2,
+    "hypot": np.hypot, "copysign": np.copysign, "conj": np.conjugate, "abs": np.absolute, "floor": np.floor,
+    "ceil": np.ceil, "trunc": np.trunc, "round": np.rint, "minimum": np.minimum, "maximum": np.maximum,
+    "fmod": np.fmod, "remainder": np.remainder, "floordiv": np.floor_divide, "lt": np.less,
+    "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
     "isnan": np.isnan, "isinf": np.isinf, "isfinite": np.isfinite, "signbit": np.signbit,
     "logical_and": np.logical_and, "logical_or": np.logical_or, "logical_xor": np.logical_xor,
-    "logical_not": np.logical_not, "bitand": np.bitwise_and, "bitor": np.bitwise_or, "bitxor": np.bitwise_xor,
-    "bitnot": np.invert, "lshift": np.left_shift, "rshift": np.right_shift,
+    "logical_not": np.logical_not, "bitand": np.bitwise_and, "bitor": np.bitwise_or,
+    "bitxor": np.bitwise_xor, "bitnot": np.invert, "lshift": np.left_shift, "rshift": np.right_shift,
 }  # fmt: skip
 
 #: Operations that take a truth value as it is; elsewhere it counts as 0 or 1.
@@ -79,7 +78,7 @@ FUNCTIONS: dict[str, Callable] = {
 
 
 def source(roots: Sequence[Expr], args: Sequence[str], kinds: dict[str, str], dtype: np.dtype, name: str) -> str:
-    """The text of a function of arrays, all of the dtype computed in (variables of their own dtype, `kinds`, aside)."""
+    """The text of a function of arrays of the dtype computed in (but for variables in `kinds`)."""
     text: dict[Expr, str] = {}
     lines = [f"def {name}({', '.join(args)}):"]
 
@@ -137,9 +136,12 @@ def lower(roots: Sequence[Expr], args: Sequence[str], kinds: dict[str, str], dty
                 np.copyto(to, value, casting="same_kind")
             return out
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        # a result that is an argument (the identity, conj of reals) or that misses an argument's shape is copied
+        # a result that is an argument (the identity, conj of reals) or that misses an argument's shape is
+        # copied
         values = [
-            np.array(np.broadcast_to(v, shape)) if v.shape != shape or any(np.shares_memory(v, a) for a in arrays) else v
+            np.array(np.broadcast_to(v, shape))
+            if v.shape != shape or any(np.shares_memory(v, a) for a in arrays)
+            else v
             for v in values
         ]
         return values[0] if len(values) == 1 else tuple(values)

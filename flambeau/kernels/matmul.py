@@ -31,9 +31,9 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, out: np
         if a.ndim == 2 and b.ndim == 2:
             worthwhile = work >= ONE_MATRIX and rows != 1 and columns != 1
         else:
-            batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-            worthwhile = work * _product(batch) >= BATCH
-        if worthwhile and library.available():
+            work *= _product(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+            worthwhile = work >= BATCH
+        if worthwhile and work and library.available():
             result = _by_onednn(a, b, bias, out, accumulate)
             if result is not None:
                 return _activate(result, activation)

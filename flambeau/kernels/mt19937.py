@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,18 @@ class MT:
     array([2357136044, 2546248239], dtype=uint32)
     """
 
-    __slots__ = ("bits", "_seeder", "_bulk", "_address", "_seed", "_fresh", "next_normal", "_next_float", "lock", "__weakref__")
+    __slots__ = (
+        "bits",
+        "_seeder",
+        "_bulk",
+        "_address",
+        "_seed",
+        "_fresh",
+        "next_normal",
+        "_next_float",
+        "lock",
+        "__weakref__",
+    )
 
     def __init__(self, seed: int = DEFAULT_SEED) -> None:
         self.bits = np.random.MT19937(0)
@@ -152,12 +164,14 @@ class MT:
             following = 0 if self._fresh else int(inner["pos"])
             left = 1 if self._fresh else _KEY + 1 - following
             normal, single = self.next_normal, self._next_float
-            data = b"".join((
-                _HEAD.pack(self._seed, left, 1, following),
-                inner["key"].astype("<u8").tobytes(),
-                _TAIL.pack(0.0, normal or 0.0, 0.0, normal is not None),
-                _FLOAT.pack(single or 0.0, single is not None),
-            ))
+            data = b"".join(
+                (
+                    _HEAD.pack(self._seed, left, 1, following),
+                    inner["key"].astype("<u8").tobytes(),
+                    _TAIL.pack(0.0, normal or 0.0, 0.0, normal is not None),
+                    _FLOAT.pack(single or 0.0, single is not None),
+                )
+            )
         return np.frombuffer(data, np.uint8).copy()
 
     def set_state(self, state: np.ndarray) -> None:
@@ -167,7 +181,8 @@ class MT:
         data = np.ascontiguousarray(state).tobytes()
         if len(data) not in (STATE_BYTES, LEGACY_BYTES):
             raise RuntimeError(
-                f"Expected a CPUGeneratorImplState of size {STATE_BYTES} but found the input RNG state size to be {len(data)}"
+                f"Expected a CPUGeneratorImplState of size {STATE_BYTES} but found the input RNG state size to be "
+                f"{len(data)}"
             )
         seed, left, seeded, following = _HEAD.unpack_from(data)
         fresh = left == 1 and following == 0

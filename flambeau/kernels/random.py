@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -119,7 +120,7 @@ def uniform_(a: np.ndarray, low: float, high: float, gen: MT) -> None:
     >>> a = np.empty(2, np.float32)
     >>> uniform_(a, 0, 1, MT(0))
     >>> a
-    array([0.49625659, 0.7682218 ], dtype=float32)
+    array([0.4962566, 0.7682218], dtype=float32)
     """
     if a.dtype.kind == "c":
         if a.size:
@@ -131,13 +132,11 @@ def uniform_(a: np.ndarray, low: float, high: float, gen: MT) -> None:
         if not -largest <= value <= largest:
             raise RuntimeError(f"{name} is out of bounds for {NAMES[a.dtype.name][1]}")
     if not low <= high:
-        raise RuntimeError(
-            f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}"
-        )
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
     if high - low > largest:
         raise RuntimeError(
-            f"uniform_ expects to-from <= std::numeric_limits<{NAMES[a.dtype.name][0]}>::max(), but found to={high:g} and "
-            f"from={low:g} which result in to-from to exceed the limit"
+            f"uniform_ expects to-from <= std::numeric_limits<{NAMES[a.dtype.name][0]}>::max(), but found to={high:g} "
+            f"and from={low:g} which result in to-from to exceed the limit"
         )
     if not a.size:
         return
@@ -337,7 +336,7 @@ def bernoulli_(a: np.ndarray, p: float, gen: MT) -> None:
 
 
 def bernoulli_each_(a: np.ndarray, p: np.ndarray, gen: MT) -> None:
-    """Fill with ones with the probability that ``p``, broadcast, has in each place: float32 draws unless it is float64."""
+    """Fill with ones with the probability that ``p``, broadcast, has there; float32 draws unless it is float64."""
     if not a.size:
         return
     _refuse(a, "bernoulli_tensor_cpu_self_", "biuf")
@@ -405,9 +404,7 @@ def random_from_to_(a: np.ndarray, low: int, high: int | None, gen: MT) -> None:
     if high is not None:
         high = int(high)
         if low >= high:
-            raise RuntimeError(
-                f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
-            )
+            raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
         if digits is not None:
             low, high = _representable(low, digits, a.dtype, +1), _representable(high, digits, a.dtype, -1)
             if low >= high:
@@ -503,7 +500,7 @@ def randperm(n: int, dtype: Any, gen: MT) -> np.ndarray:
     """A random order of 0 .. n - 1: swap each i with i + draw % (n - i).
 
     >>> randperm(5, np.int64, MT(0))
-    array([4, 1, 3, 0, 2])
+    array([4, 0, 1, 3, 2])
     """
     dtype = np.dtype(dtype)
     if n < 0:
@@ -520,7 +517,9 @@ def randperm(n: int, dtype: Any, gen: MT) -> np.ndarray:
     if code is not None:
         code(order.ctypes.data, draws.ctypes.data, n)
     else:
-        order = np.array(_swapped(order.tolist(), (draws % np.arange(n, n - steps, -1, dtype=draws.dtype)).tolist()), np.int64)
+        order = np.array(
+            _swapped(order.tolist(), (draws % np.arange(n, n - steps, -1, dtype=draws.dtype)).tolist()), np.int64
+        )
     return _cast_integers(order, dtype).astype(dtype, copy=False)
 
 
@@ -552,9 +551,7 @@ def multinomial(p: np.ndarray, n: int, replacement: bool, gen: MT) -> np.ndarray
         raise RuntimeError("prob_dist must be 1 or 2 dim")
     _floating = p.dtype.kind == "f" or p.dtype == BFLOAT16
     if not _floating:
-        raise RuntimeError(
-            f"multinomial only supports floating-point dtypes for input, got: {NAMES[p.dtype.name][0]}"
-        )
+        raise RuntimeError(f"multinomial only supports floating-point dtypes for input, got: {NAMES[p.dtype.name][0]}")
     if n <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
     if not replacement and n > p.shape[-1]:
@@ -696,7 +693,7 @@ def dirichlet(alpha: np.ndarray, gen: MT) -> np.ndarray:
 
 
 def binomial(count: np.ndarray, p: np.ndarray, gen: MT) -> np.ndarray:
-    """Successes in ``count`` trials, in float64 or float32: by geometric jumps, or Hörmann's BTRS from 10 expected on."""
+    """Successes in ``count`` trials: by geometric jumps, or Hörmann's BTRS from 10 expected ones on."""
     _refuse(count, "binomial_cpu", "fd")
     kind = count.dtype.type
     with gen.lock, gen.doubles() as u:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -352,7 +353,9 @@ def _compiled(what: str, extra: str = "") -> Callable[..., None] | None:
 
     p, i64, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     if what == "draws":
-        return jit.call(jit.function(f"mt19937 {extra} {VERSION}", lambda name, _: _draws(name, extra)), None, p, p, i64)
+        return jit.call(
+            jit.function(f"mt19937 {extra} {VERSION}", lambda name, _: _draws(name, extra)), None, p, p, i64
+        )
     if what == "normals32":
         return jit.call(jit.function(f"box-muller {VERSION}", lambda name, _: _normals(name)), None, p, i64, f, f)
     if what == "normals64":

@@ -1,8 +1,8 @@
 """Reductions: sums, products, extremes and moments over any axes, of arrays or of expressions of arrays.
 
-Axes are taken in the order in which they lie in memory and merged where they can be, so a channels-last array is
-read as fast as any other. Sums of float32, float16 and bfloat16 are kept in float64 and rounded once. The result
-never depends on the number of threads or on their timing.
+Axes are taken in the order in which they lie in memory and merged where they can be, so a channels-last
+array is read as fast as any other. Sums of float32, float16 and bfloat16 are kept in float64 and rounded
+once. The result never depends on the number of threads or on their timing.
 
 >>> reduce("sum", np.arange(6.0).reshape(2, 3), (0,))
 array([3., 5., 7.])
@@ -11,23 +11,27 @@ array([3., 5., 7.])
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from flambeau.kernels import backend, lower_llvm, lower_reduce, threads
+from flambeau.kernels import backend, lower_llvm, lower_reduce, memory, threads
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
-from flambeau.kernels.lower_numpy import BFLOAT16, numpy_name
+from flambeau.kernels.lower_numpy import BFLOAT16
 from flambeau.kernels.ufunc import Kernel
 
 UFUNCS: dict[str, np.ufunc] = {
-    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "any": np.logical_or,
+    "sum": np.add,
+    "prod": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "any": np.logical_or,
     "all": np.logical_and,
-}  # fmt: skip
+}
 
 #: Under this many elements NumPy is quicker than setting out the work.
 SMALL = 4096
@@ -81,7 +85,8 @@ def map_reduce(
 def moments(array: np.ndarray, axes: tuple[int, ...] | None, keepdims: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The mean, and the mean squared distance from it, over `axes`: float64, or the array's dtype if complex.
 
-    Narrower dtypes take one pass that sums x and x² in float64, where no square is rounded; float64 takes two.
+    Narrower dtypes take one pass that sums x and x² in float64, where no square is rounded; float64 takes
+    two.
     """
     axes = _normal_axes(axes, array.ndim)
     count = prod(array.shape[a] for a in axes)
@@ -109,40 +114,75 @@ def _normal_axes(axes: tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
 
 
 def _map_reduce(
-    roots: tuple[Expr, ...], args: tuple[str, ...], arrays: Sequence[np.ndarray], axes: tuple[int, ...] | None, op: str,
-    keepdims: bool, dtype: np.dtype, wide: bool = False,
-) -> list[np.ndarray]:  # fmt: skip
+    roots: tuple[Expr, ...],
+    args: tuple[str, ...],
+    arrays: Sequence[np.ndarray],
+    axes: tuple[int, ...] | None,
+    op: str,
+    keepdims: bool,
+    dtype: np.dtype,
+    wide: bool = False,
+) -> list[np.ndarray]:
+    key = (roots, args, axes, op, keepdims, dtype, wide, *((a.shape, a.strides, a.dtype) for a in arrays))
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) > 4096:
+            _plans.clear()
+        plan = _plans[key] = _make_plan(roots, args, arrays, axes, op, keepdims, dtype, wide)
+    return plan(arrays)
+
+
+_plans: dict[tuple, Callable[[Sequence[np.ndarray]], list[np.ndarray]]] = {}
+
+
+def _make_plan(
+    roots: tuple[Expr, ...],
+    args: tuple[str, ...],
+    arrays: Sequence[np.ndarray],
+    axes: tuple[int, ...] | None,
+    op: str,
+    keepdims: bool,
+    dtype: np.dtype,
+    wide: bool,
+) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
     first = arrays[0]
     axes = _normal_axes(axes, first.ndim)
-    fits = first.size >= SMALL and first.dtype in _FLOATS and op in lower_reduce.IDENTITY and axes
+    fits = first.size and first.dtype in _FLOATS and op in lower_reduce.IDENTITY and axes and dtype in _FLOATS
     fits = fits and all(a.shape == first.shape for a in arrays) and backend.jit_available()
     if fits and lower_llvm.supported(roots, first.dtype.name):
-        results = _Plan(first, arrays, axes).run(roots, args, op, wide)
-    else:
-        results = _by_numpy(roots, args, arrays, axes, op, dtype, wide)
-    if keepdims:
-        results = [np.expand_dims(r, axes) for r in results]
-    with np.errstate(all="ignore"):
-        return [np.asarray(r).astype(dtype, copy=False) for r in results]
+        plan = _Plan(arrays, axes, roots, args, op, keepdims, dtype, wide)
+        if (plan.direct and not 1 < plan.inner < NARROW) or first.size >= SMALL:
+            return plan.run
+    return lambda arrays: _by_numpy(roots, args, arrays, axes, op, dtype, wide, keepdims)
 
 
 def _by_numpy(
-    roots: tuple[Expr, ...], args: tuple[str, ...], arrays: Sequence[np.ndarray], axes: tuple[int, ...], op: str,
-    dtype: np.dtype, wide: bool = False,
-) -> list[np.ndarray]:  # fmt: skip
+    roots: tuple[Expr, ...],
+    args: tuple[str, ...],
+    arrays: Sequence[np.ndarray],
+    axes: tuple[int, ...],
+    op: str,
+    dtype: np.dtype,
+    wide: bool = False,
+    keepdims: bool = False,
+) -> list[np.ndarray]:
     if wide:
         arrays = [a.astype(np.float64) for a in arrays]
     elif arrays[0].dtype == BFLOAT16 or arrays[0].dtype == np.float16:
         arrays = [a.astype(np.float32) for a in arrays]
     values = arrays[:1] if roots == (E.var(args[0]),) else _pointwise(roots, args)(*arrays)
     values = values if isinstance(values, (tuple, list)) else [values]
-    keep = {} if op in ("max", "min", "any", "all") else {"dtype": _accumulator(values[0].dtype, dtype)}
+    keep = {"dtype": _accumulator(values[0].dtype, dtype)} if op in ("sum", "prod") else {}
     with np.errstate(all="ignore"):
-        return [np.asarray(UFUNCS[op].reduce(v, axis=axes, **keep)) for v in values]
+        values = [UFUNCS[op].reduce(v, axis=axes, keepdims=keepdims, **keep) for v in values]
+        return [np.asarray(v).astype(dtype, copy=False) for v in values]
 
 
 def _accumulator(values: np.dtype, result: np.dtype) -> np.dtype:
-    return values if values.kind in "fc" and result.kind not in "c" and values.itemsize >= result.itemsize else result
+    """What sums and products are kept in."""
+    if values.kind == "f" and result.kind != "c":
+        return np.dtype(np.float64)
+    return result
 
 
 @cache
@@ -150,62 +190,90 @@ def _pointwise(roots: tuple[Expr, ...], args: tuple[str, ...]) -> Kernel:
     return Kernel(roots, args, "map")
 
 
-# --- the generated path -------------------------------------------------------------------------------------------
+# --- the generated path -------------------------------------------------------------------------------------
 
 
 class _Plan:
-    """How arrays of one shape are seen as (outer, reduce, inner)."""
+    """How arrays of given shapes and strides are seen as (outer, reduce, inner), and cut into units."""
 
-    def __init__(self, first: np.ndarray, arrays: Sequence[np.ndarray], axes: tuple[int, ...]) -> None:
-        order = sorted(range(first.ndim), key=lambda d: -first.strides[d])  # as they lie in memory
-        self.kept = [d for d in order if d not in axes]
-        self.shape = tuple(first.shape[d] for d in self.kept)
-        turned = [a.transpose(order) for a in arrays]
-        reduced = [d in axes for d in order]
+    def __init__(
+        self,
+        arrays: Sequence[np.ndarray],
+        axes: tuple[int, ...],
+        roots: tuple[Expr, ...],
+        args: tuple[str, ...],
+        op: str,
+        keepdims: bool,
+        dtype: np.dtype,
+        wide: bool,
+    ) -> None:
+        self.roots, self.args, self.op, self.wide, self.dtype = roots, args, op, wide, dtype
+        first = arrays[0]
+        self.order = sorted(range(first.ndim), key=lambda d: -first.strides[d])  # as they lie in memory
+        reduced = [d in axes for d in self.order]
+        turned = [a.transpose(self.order) for a in arrays]
         dims = _merge(turned, reduced)
-        if not _plain(dims, turned):
+        self.direct = _plain(dims, turned)
+        if not self.direct:
             turned = [np.ascontiguousarray(t) for t in turned]
             dims = _merge(turned, reduced)
         if not dims[-1].reduced and dims[-1].size < NARROW and len(dims) > 2:
             # too short for vectors, and not one block of memory: the reduced axes go last, by a copy
-            rows = [i for i, r in enumerate(reduced) if not r] + [i for i, r in enumerate(reduced) if r]
-            turned = [np.ascontiguousarray(t.transpose(rows)) for t in turned]
+            self.direct = False
+            self.order = [d for d in self.order if d not in axes] + [d for d in self.order if d in axes]
+            turned = [np.ascontiguousarray(a.transpose(self.order)) for a in arrays]
             dims = _merge(turned, sorted(reduced))
-        self.arrays, self.dims = turned, dims
-
-    def run(self, roots: tuple[Expr, ...], args: tuple[str, ...], op: str, wide: bool) -> list[np.ndarray]:
-        dims = self.dims
         rows = dims[-1].reduced
-        fold, before = (dims[-1], dims[:-1]) if rows else (dims[-2], dims[:-2])
-        inner = 1 if rows else dims[-1].size
-        outer = prod(d.size for d in before)
-        outer_steps = before[-1].steps if before else (0,) * len(self.arrays)
-        if 1 < inner < NARROW:
-            results = self._narrow(roots, args, op, wide, fold, inner)
+        self.fold, before = (dims[-1], dims[:-1]) if rows else (dims[-2], dims[:-2])
+        self.inner = 1 if rows else dims[-1].size
+        self.shape = [d.size for d in before] + ([] if rows else [self.inner])
+        self.left = tuple(i for i, d in enumerate(before) if d.reduced)
+        kept = [d for d in self.order if d not in axes]
+        self.kept_shape = [first.shape[d] for d in kept]
+        place = np.argsort(kept).tolist() if kept else []
+        self.place = place if place != sorted(place) else None
+        logical = [first.shape[d] for d in sorted(kept)]
+        self.final = [1 if d in axes else n for d, n in enumerate(first.shape)] if keepdims else logical
+        if not 1 < self.inner < NARROW:
+            outer_steps = before[-1].steps if before else (0,) * len(arrays)
+            wanted = np.dtype(np.float64) if self.left else dtype
+            outer = prod(d.size for d in before)
+            names = tuple(a.dtype.name for a in arrays)
+            self.units = _Units(roots, args, names, op, wide, wanted, outer, outer_steps, self.fold, self.inner)
+            self.quick = not self.left and self.place is None and self.direct
         else:
-            results = fold_units(roots, args, self.arrays, op, wide, outer, outer_steps, fold.size, fold.steps, inner)
-        # what is left to fold has been made smaller by the length of an axis: NumPy's
-        shape = [d.size for d in before] + ([] if rows else [inner])
-        left = tuple(i for i, d in enumerate(before) if d.reduced)
-        place = tuple(np.argsort(self.kept)) if self.kept else ()
-        with np.errstate(all="ignore"):
-            folded = [UFUNCS[op].reduce(r.reshape(shape), axis=left) if left else r for r in results]
-        return [np.asarray(f).reshape(self.shape).transpose(place) for f in folded]
+            group = -(-64 // self.inner)
+            zeros, names = (0,) * len(arrays), tuple(a.dtype.name for a in arrays)
+            fold = _Dim(True, self.fold.size // group, tuple(group * s for s in self.fold.steps))
+            self.units = _Units(roots, args, names, op, wide, np.dtype(np.float64), 1, zeros, fold, group * self.inner)
+            self.group, self.quick = group, False
 
-
-    def _narrow(self, roots: tuple[Expr, ...], args: tuple[str, ...], op: str, wide: bool, fold: _Dim, inner: int) -> list:
-        """Short rows without gaps: as many as fill some vectors are taken as one long row, the last few apart."""
-        group = -(-64 // inner)
-        count = fold.size // group
-        zeros = (0,) * len(self.arrays)
-        steps = tuple(group * s for s in fold.steps)
-        long = fold_units(roots, args, self.arrays, op, wide, 1, zeros, count, steps, group * inner)
-        rest = [np.ascontiguousarray(a).reshape(fold.size, inner)[count * group :] for a in self.arrays]
-        short = _by_numpy(roots, args, rest, (0,), op, np.dtype(np.float64), wide) if rest[0].size else long
-        combine = UFUNCS[op]
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if self.quick:
+            return [r.reshape(self.final) for r in self.units.run(arrays)]
+        arrays = [a.transpose(self.order) for a in arrays]
+        if not self.direct:
+            arrays = [np.ascontiguousarray(a) for a in arrays]
         with np.errstate(all="ignore"):
-            return [combine(combine.reduce(a.reshape(group, inner), axis=0), b) if rest[0].size else
-                    combine.reduce(a.reshape(group, inner), axis=0) for a, b in zip(long, short, strict=True)]  # fmt: skip
+            results = self._narrow(arrays) if 1 < self.inner < NARROW else self.units.run(arrays)
+            # what is left to fold has been made smaller by the length of an axis: NumPy's
+            if self.left:
+                results = [UFUNCS[self.op].reduce(r.reshape(self.shape), axis=self.left) for r in results]
+            results = [np.asarray(r).astype(self.dtype, copy=False).reshape(self.kept_shape) for r in results]
+            if self.place is not None:
+                results = [r.transpose(self.place) for r in results]
+            return [r.reshape(self.final) for r in results]
+
+    def _narrow(self, arrays: Sequence[np.ndarray]) -> list:
+        """Short rows without gaps: as many as fill some vectors make one long row, the last few go apart."""
+        combine, size = UFUNCS[self.op], self.fold.size
+        results = []
+        if size >= self.group:
+            results.append([combine.reduce(r.reshape(self.group, -1), axis=0) for r in self.units.run(arrays)])
+        if size % self.group:
+            rest = [a.reshape(size, self.inner)[size - size % self.group :] for a in arrays]
+            results.append(_by_numpy(self.roots, self.args, rest, (0,), self.op, np.dtype(np.float64), self.wide))
+        return results[0] if len(results) == 1 else [combine(a, b) for a, b in zip(*results, strict=True)]
 
 
 class _Dim:
@@ -234,7 +302,7 @@ def _merge(arrays: Sequence[np.ndarray], reduced: Sequence[bool]) -> list[_Dim]:
 
 
 def _plain(dims: list[_Dim], arrays: Sequence[np.ndarray]) -> bool:
-    """Whether the last axis has no gaps, and what lies before the folded axis can be stepped through as one axis."""
+    """Whether the last axis has no gaps, and what lies before the folded axis is one axis."""
     if any(s != a.itemsize for s, a in zip(dims[-1].steps, arrays, strict=True)):
         return False
     if not dims[-1].reduced and not dims[-2].reduced:
@@ -246,37 +314,59 @@ def _plain(dims: list[_Dim], arrays: Sequence[np.ndarray]) -> bool:
 
 
 @cache
-def _compiled(roots: tuple[Expr, ...], args: tuple[str, ...], dtypes: tuple[str, ...], op: str, wide: bool) -> Callable:
+def _compiled(
+    roots: tuple[Expr, ...], args: tuple[str, ...], dtypes: tuple[str, ...], result: str, op: str, wide: bool
+) -> Callable:
     from flambeau.kernels import jit
 
-    key = f"reduce {lower_reduce.VERSION} {E.serialize(roots)} {args} {dtypes} {op} {wide}"
+    key = f"reduce {lower_reduce.VERSION} {E.serialize(roots)} {args} {dtypes} {result} {op} {wide}"
     address = jit.function(
-        key, lambda name, machine: lower_reduce.module(name, roots, args, dtypes, op, machine, wide)
+        key, lambda name, machine: lower_reduce.module(name, roots, args, dtypes, result, op, machine, wide)
     )
-    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+    return ctypes.CFUNCTYPE(None, ctypes.c_char_p)(address)
 
 
-def fold_units(
-    roots: tuple[Expr, ...], args: tuple[str, ...], arrays: Sequence[np.ndarray], op: str, wide: bool, outer: int,
-    outer_steps: Sequence[int], reduce: int, reduce_steps: Sequence[int], inner: int,
-) -> list[np.ndarray]:  # fmt: skip
-    """Fold (outer, reduce, inner) to (outer, inner), in float64, in units that depend on the sizes alone."""
-    total = outer * reduce * inner
-    part, strip = reduce, inner
-    if inner == 1:
-        if outer < 64 and reduce > 32_768:
-            part = max(16_384, -(-reduce // 64 // 1024) * 1024)
-    else:
-        if reduce > 512:
-            part = 256
-        if outer * (-(-reduce // part)) < 16:
-            strip = max(64, -(-inner // 16 // 64) * 64)
-    parts, strips = -(-reduce // part), -(-inner // strip)
-    results = [np.empty((outer, parts, inner)) for _ in roots]
-    job = [threads.CONFIG[0] if total >= PARALLEL else 1, outer * parts * strips, parts, part, reduce, strips, strip, inner]
-    job += [a.ctypes.data for a in arrays] + [r.ctypes.data for r in results]
-    for steps in zip(outer_steps, reduce_steps, strict=True):
-        job += steps
-    _compiled(roots, args, tuple(a.dtype.name for a in arrays), op, wide)((ctypes.c_int64 * len(job))(*job))
-    with np.errstate(all="ignore"):
-        return [UFUNCS[op].reduce(r, axis=1) if parts > 1 else r[:, 0] for r in results]
+class _Units:
+    """(outer, reduce, inner) folded to (outer, inner), in units that depend on the sizes alone."""
+
+    def __init__(
+        self,
+        roots: tuple[Expr, ...],
+        args: tuple[str, ...],
+        dtypes: tuple[str, ...],
+        op: str,
+        wide: bool,
+        dtype: np.dtype,
+        outer: int,
+        outer_steps: Sequence[int],
+        fold: _Dim,
+        inner: int,
+    ) -> None:
+        part, strip = max(fold.size, 1), inner
+        if inner == 1:
+            if outer < 64 and fold.size > 32_768:
+                part = max(16_384, -(-fold.size // 64 // 1024) * 1024)
+        else:
+            if fold.size > 512:
+                part = 256
+            if outer * -(-fold.size // part) < 16:
+                strip = max(64, -(-inner // 16 // 64) * 64)
+        parts, strips = max(1, -(-fold.size // part)), -(-inner // strip)
+        self.count, self.parts, self.op, self.dtype = len(roots), parts, op, dtype
+        self.large = outer * fold.size * inner >= PARALLEL
+        stored = np.dtype(np.float64) if parts > 1 else dtype
+        self.results = ((outer, parts, inner), stored)
+        self.head = [outer * parts * strips, parts, part, fold.size, strips, strip, inner]
+        self.steps = [s for pair in zip(outer_steps, fold.steps, strict=True) for s in pair]
+        self.function = _compiled(roots, args, dtypes, stored.name, op, wide)
+        count = 1 + len(self.head) + len(args) + len(roots) + len(self.steps)
+        self.job = struct.Struct(f"{count}q").pack  # bytes: the quickest way to an array of int64
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        results = [np.empty(*self.results) for _ in range(self.count)]
+        data = map(memory.address, (*arrays, *results))
+        self.function(self.job(threads.CONFIG[0] if self.large else 1, *self.head, *data, *self.steps))
+        if self.parts == 1:
+            return results
+        with np.errstate(all="ignore"):
+            return [UFUNCS[self.op].reduce(r, axis=1).astype(self.dtype) for r in results]

@@ -1,4 +1,4 @@
-"""How many threads kernels use: one number, for generated kernels and oneDNN alike (both run on libgomp's pool)."""
+"""How many threads kernels use: one number for generated kernels and oneDNN, which share libgomp's pool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 
 from flambeau.kernels import backend
 
-#: What generated kernels read: the number of threads. One object for ever, its address is compiled in nowhere.
+#: What generated kernels read: the number of threads. One object for ever, its address is compiled in
+#: nowhere.
 CONFIG = (ctypes.c_int64 * 1)(1)
 #: The same with one thread, for kernels called from within a parallel region.
 SERIAL = (ctypes.c_int64 * 1)(1)

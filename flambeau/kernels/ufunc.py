@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from flambeau.kernels import backend, lower_llvm, lower_numpy, threads
+from flambeau.kernels import backend, broadcast, lower_llvm, lower_numpy, threads
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
 from flambeau.kernels.lower_numpy import BFLOAT16
@@ -28,10 +28,10 @@ LARGE = 16_384
 
 
 class Kernel:
-    """Expressions as a function: called with arrays and numbers, in the order of `args`, it gives their values.
+    """Expressions as a function of arrays and numbers, in the order of `args`.
 
-    Inputs are of one dtype, Python numbers aside, and variables made with a dtype of their own; the results are of
-    that dtype too, but for truth values.
+    Inputs are of one dtype, Python numbers aside, and variables made with a dtype of their own; the results
+    are of that dtype too, but for truth values.
     """
 
     def __init__(self, roots: Sequence[Expr], args: Sequence[str], name: str) -> None:
@@ -41,6 +41,7 @@ class Kernel:
         self.roots, self.args, self.name = tuple(roots), tuple(args), name
         self.kinds = {n.value: n.dtype for n in E.walk(self.roots) if n.op == "var" and n.dtype}
         self._generated: dict[np.dtype, Callable] = {}
+        self._addresses: dict[np.dtype, int] = {}
         self._small: dict[np.dtype, Callable] = {}
         self._large: dict[np.dtype, Callable] = {}
 
@@ -51,7 +52,11 @@ class Kernel:
         dtype = self._dtype_of(arrays)
         size = max((a.size for a in arrays if isinstance(a, np.ndarray)), default=1)
         function = self.large(dtype) if size >= LARGE else self.small(dtype)
-        return function(*arrays, out=... if out is None else out)
+        if out is not None:
+            return function(*arrays, out=out)
+        result = function(*arrays)
+        # NumPy makes scalars of results without axes
+        return tuple(map(np.asarray, result)) if isinstance(result, tuple) else np.asarray(result)
 
     def _dtype_of(self, arrays: Sequence[Any]) -> np.dtype:
         for name, array in zip(self.args, arrays, strict=True):
@@ -74,19 +79,27 @@ class Kernel:
         """A function for large arrays of this dtype: threads whatever the broadcasting."""
         function = self._large.get(dtype)
         if function is None:
-            function = self._large[dtype] = self.ufunc_for(dtype)
+            function = self.ufunc_for(dtype)
+            if len(self.args) > 1 and self.generated(dtype):
+                dtypes = [np.dtype(lower_numpy.numpy_name(d)) for d in self.dtypes(dtype)]
+                function = broadcast.driver(function, self.address(dtype), dtypes, len(self.args))
+            self._large[dtype] = function
         return function
 
     def ufunc_for(self, dtype: np.dtype) -> Callable:
-        """The generated ufunc for this dtype; a function with the same calling convention where none can be."""
+        """The generated ufunc for this dtype; where none can be, a function that is called like it."""
         function = self._generated.get(dtype)
         if function is None:
-            if backend.jit_available() and lower_llvm.supported(self.roots, dtype.name):
+            if self.generated(dtype):
                 function = self._generate(dtype)
             else:
                 function = lower_numpy.lower(self.roots, self.args, self.kinds, dtype, self.name)
             self._generated[dtype] = function
         return function
+
+    def generated(self, dtype: np.dtype) -> bool:
+        """Whether arrays of this dtype have a generated kernel."""
+        return backend.jit_available() and lower_llvm.supported(self.roots, dtype.name)
 
     def _generate(self, dtype: np.dtype) -> Callable:
         dtypes = self.dtypes(dtype)
@@ -101,31 +114,39 @@ class Kernel:
 
     def address(self, dtype: np.dtype) -> int:
         """The address of the generated inner loop."""
+        found = self._addresses.get(dtype)
+        if found is None:
+            found = self._addresses[dtype] = self._compile(dtype)
+        return found
+
+    def _compile(self, dtype: np.dtype) -> int:
         from flambeau.kernels import jit
 
         dtypes = self.dtypes(dtype)
         key = f"pointwise {E.serialize(self.roots)} {self.args} {dtypes} {dtype.name}"
         return jit.function(
-            key, lambda name, machine: lower_llvm.module(name, self.roots, self.args, dtypes, dtype.name, machine)
+            key,
+            lambda name, machine: lower_llvm.module(name, self.roots, self.args, dtypes, dtype.name, machine),
         )
 
 
 #: NumPy's ufuncs that raise no floating-point flag that NumPy would warn of.
 _NEVER_WARN = frozenset(
-    "neg abs conj floor ceil trunc copysign isnan isinf isfinite signbit lt le gt ge eq ne logical_and logical_or "
-    "logical_xor logical_not".split()
+    "neg abs conj floor ceil trunc copysign isnan isinf isfinite signbit lt le gt ge eq ne "
+    "logical_and logical_or logical_xor logical_not".split()
 )
 
 
 def kernel(expressions: Expr | Sequence[Expr], args: Sequence[str], name: str) -> Kernel:
     """The kernel that computes one expression, or several at once.
 
-    `args` names the variables in the order of the call. Nothing is compiled before the first call for a dtype.
+    `args` names the variables in the order of the call. Nothing is compiled before the first call for a
+    dtype.
     """
     return Kernel([expressions] if isinstance(expressions, Expr) else expressions, args, name)
 
 
-# --- NumPy's C interface ----------------------------------------------------------------------------------------
+# --- NumPy's C interface ------------------------------------------------------------------------------------
 
 _FROM_FUNC_AND_DATA, _REGISTER_LOOP_FOR_TYPE = 1, 2  # places in NumPy's table of ufunc functions
 _keep: list[Any] = []  # NumPy keeps addresses only
@@ -139,9 +160,13 @@ def _numpy_function(index: int, result: Any, *arguments: Any) -> Callable:
 
 
 _from_func_and_data = _numpy_function(
-    _FROM_FUNC_AND_DATA, ctypes.py_object, *[ctypes.c_void_p] * 3, *[ctypes.c_int] * 4, *[ctypes.c_char_p] * 2,
+    _FROM_FUNC_AND_DATA,
+    ctypes.py_object,
+    *[ctypes.c_void_p] * 3,
+    *[ctypes.c_int] * 4,
+    *[ctypes.c_char_p] * 2,
     ctypes.c_int,
-)  # fmt: skip
+)
 _register_loop = _numpy_function(
     _REGISTER_LOOP_FOR_TYPE, ctypes.c_int, ctypes.py_object, ctypes.c_int, *[ctypes.c_void_p] * 3
 )
@@ -153,7 +178,7 @@ def _with_numbers(ufunc: np.ufunc, dtypes: Sequence[str]) -> Callable:
 
     def function(*arrays: Any, out: Any = None) -> Any:
         arrays = [a if isinstance(a, np.ndarray) else np.asarray(a, d) for a, d in zip(arrays, dtypes, strict=False)]
-        return ufunc(*arrays, out=out)
+        return ufunc(*arrays) if out is None else ufunc(*arrays, out=out)
 
     return function
 

@@ -29,25 +29,7 @@ def main(args: list[str]) -> int:
     elif not options.no_torch:
         console.print("PyTorch is not installed here: only flambeau's side is measured (pip install torch).")
 
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name in options.names:
-        results[name] = {side: [] for side in sides}
-        for turn in range(-1, options.rounds):  # the first turn fills the caches, and does not count
-            for side in sides:
-                if turn < 0 and not (side == "flambeau" or name == "first_step"):
-                    continue
-                with console.status(f"{name}, {side}, round {max(turn, 0) + 1} of {options.rounds}"):
-                    result = runs.run(name, side)
-                if "error" in result:
-                    console.print(f"[bold]{name}[/] on {side} failed:\n{result['error']}", markup=True, highlight=False)
-                if turn >= 0 or "error" in result:
-                    results[name][side].append(result)
-                if "error" in result:
-                    break
-            else:
-                continue
-            break
-
+    results = {name: alternate(runs, name, sides, options.rounds, console) for name in options.names}
     rows = [summary(name, results[name]) for name in options.names]
     Console().print(table(rows))
     if options.json:
@@ -60,11 +42,31 @@ def main(args: list[str]) -> int:
     return int(any(row["flambeau"] is None for row in rows))
 
 
+def alternate(
+    runs: Runs, name: str, sides: list[str], rounds: int, console: Console
+) -> dict[str, list[dict[str, Any]]]:
+    """The results of a workload's rounds, of each side; a side that fails has its error as its last one."""
+    results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    failed = set()
+    for turn in range(rounds + 1):  # turn 0 fills the caches, and does not count
+        for side in sides:
+            if side in failed or (turn == 0 and side == "torch" and name != "first_step"):
+                continue
+            with console.status(f"{name}, {side}, round {max(turn, 1)} of {rounds}"):
+                result = runs.run(name, side)
+            if "error" in result:
+                failed.add(side)
+                console.print(f"{name} on {side} failed:\n{result['error']}", markup=False, highlight=False)
+            if turn > 0 or side in failed:
+                results[side].append(result)
+    return results
+
+
 def parse(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="flambeau bench",
-        description="Times whole training steps in fresh processes, flambeau and PyTorch in turn. A ratio under 1 means "
-        "that flambeau is faster.",
+        description="Times whole training steps in fresh processes, flambeau and PyTorch in turn. A ratio under 1 "
+        "means that flambeau is faster.",
         epilog="Workloads: " + ", ".join(TARGETS),
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="workloads (default: all)")
@@ -73,7 +75,10 @@ def parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write every figure, and what machine it is, to FILE")
     parser.add_argument("--no-torch", action="store_true", help="measure flambeau only")
     parser.add_argument(
-        "--python", default=sys.executable, metavar="EXE", help="the Python that has PyTorch (default: this one)"
+        "--python",
+        default=sys.executable,
+        metavar="EXE",
+        help="the Python that has PyTorch (default: this one)",
     )
     options = parser.parse_args(args)
     unknown = [name for name in options.names if name not in TARGETS]

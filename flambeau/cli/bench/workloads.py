@@ -52,9 +52,7 @@ def pointwise_small():
 def mlp():
     """784-512-512-10, ReLU, batch 128, Adam."""
     x, y = torch.randn(128, 784), torch.randint(0, 10, (128,))
-    model = nn.Sequential(
-        nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
-    )
+    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
     return trainer(model, torch.optim.Adam(model.parameters()), x, y)
 
 
@@ -239,8 +237,7 @@ def peak():
 
 
 WORKLOADS = {
-    f.__name__: f
-    for f in (xor, pointwise_small, mlp, resnet20, gpt, lstm, pointwise_large, chain, first_step)
+    f.__name__: f for f in (xor, pointwise_small, mlp, resnet20, gpt, lstm, pointwise_large, chain, first_step)
 }
 
 

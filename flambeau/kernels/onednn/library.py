@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import importlib.metadata
-import os
 from functools import cache
 from types import SimpleNamespace
 
@@ -24,11 +23,11 @@ FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD, BACKWARD_DATA = 64, 96, 128, 160
 F16, BF16, F32, S32 = 1, 2, 3, 4
 TAG_ANY = 1
 CONVOLUTION_DIRECT, CONVOLUTION_AUTO = 0x1, 0x3
-POOLING_MAX, POOLING_AVG_WITH_PADDING, POOLING_AVG_WITHOUT_PADDING = 0x1FF, 0x2FF, 0x3FF
+POOLING_MAX, POOLING_AVG_WITH_PADDING = 0x1FF, 0x2FF
 SOFTMAX, LOG_SOFTMAX = 0x30000, 0x30001
 USE_GLOBAL_STATS, USE_SCALE, USE_SHIFT = 1, 2, 4
 SCRATCHPAD_USER = 1
-QUERY_IMPLEMENTATION = 8
+QUERY_INPUTS, QUERY_IMPLEMENTATION = 3, 8
 QUERY_SRC, QUERY_DIFF_SRC, QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS = 129, 130, 131, 132
 QUERY_DST, QUERY_DIFF_DST, QUERY_WORKSPACE, QUERY_SCRATCHPAD = 133, 134, 135, 136
 
@@ -68,6 +67,7 @@ SIGNATURES = {
     "dnnl_primitive_desc_destroy": [handle],
     "dnnl_primitive_desc_query": [handle, _int, _int, _out],
     "dnnl_primitive_desc_query_md": [handle, _int, _int],
+    "dnnl_primitive_desc_query_s32": [handle, _int, _int],
     # below, what follows (descriptor out, engine) for each kind of primitive
     "dnnl_reorder_primitive_desc_create": [_out, handle, handle, handle, handle, handle],
     "dnnl_matmul_primitive_desc_create": [_out, handle, handle, handle, handle, handle, handle],
@@ -102,12 +102,10 @@ class Version(ctypes.Structure):
 
 
 def switched_off() -> bool:
-    """Whether `FLAMBEAU_DISABLE` (or the backend's own switch) forbids oneDNN."""
-    try:
-        from flambeau.kernels import backend
-    except ImportError:
-        return "onednn" in os.environ.get("FLAMBEAU_DISABLE", "").replace(" ", "").lower().split(",")
-    return not backend.enabled("onednn")
+    """Whether `FLAMBEAU_DISABLE` forbids oneDNN."""
+    from flambeau.kernels import backend
+
+    return "onednn" in backend.disabled()
 
 
 def candidates():

@@ -19,7 +19,7 @@ from flambeau.kernels.onednn.library import handle
 
 #: Plans kept in each of the two generations of the cache.
 CAPACITY = 2048
-PAGE = 64
+ALIGNMENT = 64
 
 
 class Unsupported(Exception):
@@ -152,6 +152,11 @@ class PrimitiveDescriptor:
         return result if result.size else None
 
     @property
+    def inputs(self) -> int:
+        """How many memories the primitive reads."""
+        return self._api.primitive_desc_query_s32(self.pointer, library.QUERY_INPUTS, 0)
+
+    @property
     def implementation(self) -> str:
         """oneDNN's name of the chosen implementation, such as `brg:avx512_core`."""
         result = handle()
@@ -177,16 +182,33 @@ def reorder_descriptor(source: Descriptor, target: Descriptor) -> PrimitiveDescr
 
 
 # --- plans ------------------------------------------------------------------------------------------------
-_scratch = threading.local()
+class _Memory(threading.local):
+    """A thread's memory that is reused: what primitives scratch in, and operands in oneDNN's layouts."""
+
+    scratch = temporary = np.empty(0, np.uint8)
 
 
-def scratch(size: int) -> int:
-    """The address of this thread's scratch memory, grown to `size` bytes."""
-    if getattr(_scratch, "size", 0) < size:
-        _scratch.memory = np.empty(size + PAGE, np.uint8)
-        start = _scratch.memory.ctypes.data
-        _scratch.start, _scratch.size = start + -start % PAGE, size
-    return _scratch.start
+_memory = _Memory()
+
+
+def _aligned(size: int) -> np.ndarray:
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start:start + size]
+
+
+def scratch(size: int) -> np.ndarray:
+    """This thread's scratch memory, at least `size` bytes: for one run of one primitive."""
+    if _memory.scratch.size < size:
+        _memory.scratch = _aligned(size)
+    return _memory.scratch
+
+
+def temporary(size: int) -> np.ndarray:
+    """This thread's memory for an operand in oneDNN's own layout, at least `size` bytes, until the next call."""
+    if _memory.temporary.size < size:
+        _memory.temporary = _aligned(size)
+    return _memory.temporary
 
 
 class Plan:
@@ -202,6 +224,7 @@ class Plan:
         self.implementation = descriptor.implementation
         scratchpad = descriptor.memory(library.QUERY_SCRATCHPAD)
         self.scratch_size = scratchpad.size if scratchpad else 0
+        self.takes = len(arguments)
         if scratchpad:
             arguments = [*arguments, (library.ARG_SCRATCHPAD, scratchpad)]
         self.count = len(arguments)
@@ -223,7 +246,7 @@ class Plan:
             for memory, array in zip(self.memories, arrays):  # noqa: B905 (the scratch memory is one more)
                 store(memory, address(array))
             if self.scratch_size:
-                store(self.memories[-1], scratch(self.scratch_size))
+                store(self.memories[-1], address(scratch(self.scratch_size)))
             status = self._execute(self.primitive, self._stream, self.count, self._slots)
         if status:
             raise RuntimeError(f"oneDNN failed with status {status} in {self.implementation}")
@@ -241,7 +264,6 @@ class Plan:
 _young: dict[Hashable, object] = {}
 _old: dict[Hashable, object] = {}
 _turn = threading.Lock()
-lookup = _young.get
 
 
 def cached(key: Hashable, build: Callable[..., object], *arguments) -> object:
@@ -272,12 +294,10 @@ def clear() -> None:
 
 
 def _after_fork() -> None:
+    # libgomp's threads are gone in the child, and plans are made for a number of threads: make them anew
     global _turn
     _turn = threading.Lock()
-    for plans in (_young, _old):
-        for plan in plans.values():
-            if isinstance(plan, Plan):
-                plan.lock = threading.Lock()
+    clear()
 
 
 if hasattr(os, "register_at_fork"):

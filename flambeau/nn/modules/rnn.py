@@ -124,7 +124,7 @@ class RNNBase(Module):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise unless the input's dtype and shape fit."""
         dtype = getattr(self, self._all_weights[0][0]).dtype
-        if input.dtype != dtype and not fl.is_autocast_enabled():
+        if input.dtype != dtype:
             raise error(
                 ValueError,
                 f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "

@@ -70,9 +70,7 @@ class DataLoader(Generic[T]):
         in_order: bool = True,
     ) -> None:
         if num_workers < 0:
-            raise ValueError(
-                "num_workers option should be non-negative; use num_workers=0 to disable multiprocessing."
-            )
+            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
         if timeout < 0:
             raise ValueError("timeout option should be non-negative")
         if num_workers == 0 and prefetch_factor is not None:
@@ -107,9 +105,7 @@ class DataLoader(Generic[T]):
                 )
             batch_size, drop_last = None, False
         elif batch_size is None and drop_last:
-            raise ValueError(
-                "batch_size=None option disables auto-batching and is mutually exclusive with drop_last"
-            )
+            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
         if sampler is None:
             if self._dataset_kind == _DatasetKind.Iterable:
                 sampler = _NoKeys()
@@ -136,9 +132,7 @@ class DataLoader(Generic[T]):
 
     def __setattr__(self, attr: str, val: Any) -> None:
         if self.__initialized and attr in FIXED:
-            raise ValueError(
-                f"{attr} attribute should not be set after {self.__class__.__name__} is initialized"
-            )
+            raise ValueError(f"{attr} attribute should not be set after {self.__class__.__name__} is initialized")
         super().__setattr__(attr, val)
 
     @property
@@ -231,9 +225,7 @@ def _refuse_order(shuffle: Any, sampler: Any, batch_sampler: Any) -> None:
         name, value = "batch_sampler", batch_sampler
     else:
         return
-    raise ValueError(
-        f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={value}"
-    )
+    raise ValueError(f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={value}")
 
 
 class _BaseDataLoaderIter:

@@ -115,10 +115,7 @@ class StackDataset(Dataset[Any]):
         for dataset in self._parts():
             column = _samples(dataset, indices)
             if len(column) != len(indices):
-                raise ValueError(
-                    "Nested dataset's output size mismatch."
-                    f" Expected {len(indices)}, got {len(column)}"
-                )
+                raise ValueError(f"Nested dataset's output size mismatch. Expected {len(indices)}, got {len(column)}")
             columns.append(column)
         return [self._sample(row) for row in zip(*columns)]
 
@@ -162,9 +159,7 @@ class ConcatDataset(Dataset[T]):
     @property
     def cummulative_sizes(self) -> list[int]:
         """The old spelling of `cumulative_sizes`, which PyTorch still answers to."""
-        warnings.warn(
-            "cummulative_sizes attribute is renamed to cumulative_sizes", DeprecationWarning, stacklevel=2
-        )
+        warnings.warn("cummulative_sizes attribute is renamed to cumulative_sizes", DeprecationWarning, stacklevel=2)
         return self.cumulative_sizes
 
 
@@ -226,9 +221,7 @@ class Subset(Dataset[T]):
         return len(self.indices)
 
 
-def random_split(
-    dataset: Dataset[T], lengths: Sequence[int | float], generator: Any = None
-) -> list[Subset[T]]:
+def random_split(dataset: Dataset[T], lengths: Sequence[int | float], generator: Any = None) -> list[Subset[T]]:
     """Splits a dataset at random into parts of the given lengths, or of the given fractions when they sum to 1.
 
     >>> [len(part) for part in random_split(range(10), [0.5, 0.25, 0.25])]
@@ -256,9 +249,7 @@ def _sizes_of_fractions(total: int, fractions: Sequence[float]) -> list[int]:
         sizes[i % len(sizes)] += 1
     for i, size in enumerate(sizes):
         if size == 0:
-            warnings.warn(
-                f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=3
-            )
+            warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=3)
     return sizes
 
 

@@ -66,9 +66,7 @@ class RandomSampler(Sampler[int]):
         if not isinstance(replacement, bool):
             raise TypeError(f"replacement should be a boolean value, but got replacement={replacement}")
         if not isinstance(self.num_samples, int) or self.num_samples <= 0:
-            raise ValueError(
-                f"num_samples should be a positive integer value, but got num_samples={self.num_samples}"
-            )
+            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={self.num_samples}")
 
     @property
     def num_samples(self) -> int:
@@ -83,9 +81,7 @@ class RandomSampler(Sampler[int]):
         whole, rest = divmod(self.num_samples, 32 if self.replacement else n)
         if self.replacement:
             for size in [32] * whole + [rest]:
-                yield from flambeau.randint(
-                    high=n, size=(size,), dtype=flambeau.int64, generator=generator
-                ).tolist()
+                yield from flambeau.randint(high=n, size=(size,), dtype=flambeau.int64, generator=generator).tolist()
         else:
             for size in [n] * whole + [rest]:
                 yield from flambeau.randperm(n, generator=generator).tolist()[:size]
@@ -130,9 +126,7 @@ class WeightedRandomSampler(Sampler[int]):
         self, weights: Sequence[float], num_samples: int, replacement: bool = True, generator: Any = None
     ) -> None:
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
-            raise ValueError(
-                f"num_samples should be a positive integer value, but got num_samples={num_samples}"
-            )
+            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
         if not isinstance(replacement, bool):
             raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
         self.weights = flambeau.as_tensor(weights, dtype=flambeau.double)
@@ -145,9 +139,7 @@ class WeightedRandomSampler(Sampler[int]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        draws = flambeau.multinomial(
-            self.weights, self.num_samples, self.replacement, generator=self.generator
-        )
+        draws = flambeau.multinomial(self.weights, self.num_samples, self.replacement, generator=self.generator)
         yield from draws.tolist()
 
     def __len__(self) -> int:
@@ -163,9 +155,7 @@ class BatchSampler(Sampler[list[int]]):
 
     def __init__(self, sampler: Sampler[int] | Iterable[int], batch_size: int, drop_last: bool) -> None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
-            raise ValueError(
-                f"batch_size should be a positive integer value, but got batch_size={batch_size}"
-            )
+            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
         if not isinstance(drop_last, bool):
             raise ValueError(f"drop_last should be a boolean value, but got drop_last={drop_last}")
         self.sampler = sampler
