@@ -49,6 +49,9 @@ from .core.tensor import (
     strided,
 )
 from .version import __version__, torch_version
+from .kernels.memory import keep_freed_memory as _keep_freed_memory
+
+_keep_freed_memory()
 from . import autograd
 from . import ops as _ops
 from .ops.public import FUNCTIONS as _FUNCTIONS
@@ -68,7 +71,9 @@ _LAZY = {
 }  # fmt: skip
 # Names that live in such a module.
 _FROM = {
-    "save": "serialization", "load": "serialization", "set_printoptions": "core.printing", "get_num_threads": "kernels.threads",
+    "save": "serialization", "load": "serialization",
+    "set_printoptions": "core.printing", "get_printoptions": "core.printing", "printoptions": "core.printing",
+    "get_num_threads": "kernels.threads",
     "set_num_threads": "kernels.threads", "return_types": "ops.return_types",
 }  # fmt: skip
 

@@ -32,6 +32,7 @@ new_node = object.__new__
 LARGE = ufunc.LARGE  # elements from which the threaded kernel beats the quick one
 
 POINTWISE: dict[str, Pointwise] = {}
+_declared: list[Pointwise] = []  # not yet in _BY_EXPR
 _BY_EXPR: dict[Any, Pointwise] = {}  # canonical form -> operator, so that d(x*y)/dx is mul itself
 
 NUMBER = (int, float, complex, bool, np.number, np.bool_)
@@ -180,8 +181,16 @@ class Pointwise:
         self.conj_plans: dict[tuple[bool, ...], Plan] = {}
         self.table: dict[Any, tuple[Any, Any]] = {}  # NumPy dtype -> (kernel for few elements, for many)
         self._kernel: Any = None
-        self.Node = type(node, (PointwiseNode,), {"__slots__": (), "op": self})
+        self.node_name = node
         self.call: Callable[..., Tensor] = {1: unary, 2: binary}.get(len(args), nary)(self)
+        # a plain function, which a class binds as a method
+        self.inplace: Callable[..., Tensor] = lambda input, *others: self.write(input, *others)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "Node":
+            raise AttributeError(name)
+        self.Node = type(self.node_name, (PointwiseNode,), {"__slots__": (), "op": self})
+        return self.Node
 
     # ---- kernels ----------------------------------------------------------------------------------------------
     def kernels(self, np_dtype: Any) -> tuple[Any, Any]:
@@ -225,6 +234,15 @@ class Pointwise:
             return general(tuple([wrap(x) if isinstance(x, ndarray) else x for x in xs]))
 
         return binary(self, or_not_implemented)
+
+    def plan_for(self, xs: tuple[Any, ...], conj: bool) -> Plan:
+        """What to save, and the rules, for these operands."""
+        key = tuple([isinstance(x, Tensor) and x._rg for x in xs])
+        plans = self.conj_plans if conj else self.plans
+        plan = plans.get(key)
+        if plan is None:
+            plan = plans[key] = Plan(self, key, conj)
+        return plan
 
     # ---- calls that are not the common case ---------------------------------------------------------------------
     def general(self, xs: tuple[Any, ...], into: Tensor | None = None) -> Tensor:
@@ -292,7 +310,7 @@ class Pointwise:
     def result_dtype(self, ct: dtype) -> dtype:
         return dtypes.bool_ if E.is_bool(self.expr) else ct
 
-    def inplace(self, x: Any, *others: Any) -> Tensor:
+    def write(self, x: Any, *others: Any) -> Tensor:
         """The operator, written into its first operand."""
         from . import inplace
 
@@ -323,7 +341,9 @@ class Pointwise:
             return x
         before = inplace.before(x)  # its history as it was, without the tensor itself: no cycle
         others = tuple([before if o is x else o for o in others])
-        self.general(xs, into=x)
+        if 0 in self.plan_for((before, *others), x._a.dtype.kind == "c").keep:  # a rule needs the values it had
+            before._a, before._vc = x._a.copy(), None
+        self.general((x, *others), into=x)
         inplace.changed(x)
         node = record_node(self, (before, *others), x)
         inplace.rebase(x, node)
@@ -334,10 +354,13 @@ def derived(op: Pointwise, e: Any) -> Pointwise | None:
     if e is E.ZERO:
         return None
     args = tuple([a for a in ("g", *op.args, "out") if a in E.variables(e)])
+    while _declared:
+        other = _declared.pop(0)
+        _BY_EXPR.setdefault(canonical(other.expr, other.args), other)
     known = _BY_EXPR.get(canonical(e, args))
     if known is not None:
         return _Renamed(known, args)  # type: ignore[return-value]
-    node = type(op).__name__ and op.Node.__name__.rstrip("0123456789") + "Backward0"
+    node = op.node_name.rstrip("0123456789") + "Backward0"
     bools = tuple([b for b in op.bools if b in args])
     return Pointwise(f"{op.name}_backward", e, args, node, None, "default", True, {}, bools)
 
@@ -443,11 +466,9 @@ def record_node(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> PointwiseNod
                 fix[i] = (a.shape if a.shape != shape else None, x.dtype if a.dtype is not dt else None)
         i += 1
     key = tuple(needs)
-    conj = dt.kind == "c"
-    plans = op.conj_plans if conj else op.plans
-    plan = plans.get(key)
+    plan = (op.conj_plans if dt.kind == "c" else op.plans).get(key)
     if plan is None:
-        plan = plans[key] = Plan(op, key, conj)
+        plan = op.plan_for(xs, dt.kind == "c")
     node = new_node(op.Node)
     node.next = tuple(nodes)
     node.nrs = nrs if nrs is None else tuple(nrs)
@@ -512,7 +533,7 @@ def unary(op: Pointwise) -> Callable[..., Tensor]:
 
 
 def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
-    table, plans, differentiable, cls = op.table, op.plans, op.differentiable, op.Node
+    table, plans, differentiable = op.table, op.plans, op.differentiable
     general = general or op.general
 
     def call(x: Any, y: Any) -> Tensor:
@@ -554,7 +575,7 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
         m = mode()
         if m is True and a.shape == r.shape and b.shape == r.shape and dt.kind == "f" and not (x._nr or ry and y._nr):
             # the same as record(), for the case that nearly always is
-            node = new_node(cls)
+            node = new_node(op.Node)
             plan = plans.get((rx, ry))
             if plan is None:
                 plan = plans[rx, ry] = Plan(op, (rx, ry), False)
@@ -617,7 +638,7 @@ def pointwise(
         refuse or {}, tuple(bools.split()), check,
     )
     POINTWISE[name] = op
-    _BY_EXPR.setdefault(canonical(expr, names), op)
+    _declared.append(op)
     return op
 
 

@@ -134,7 +134,19 @@ class Primitive:
         view: str | None,
     ) -> None:
         self.kernel, self.name, self.aux, self.composite, self.view = kernel, name, aux, composite, view
-        parameters = inspect.signature(kernel).parameters.values()
+        self.joint = vjp if callable(vjp) else None
+        self.rules: dict[str, Any] = vjp if isinstance(vjp, dict) else {}
+        self.differentiable = bool(vjp)
+        self.plans: dict[tuple[bool, ...], Plan] = {}
+        self.node_name = node
+        self.__doc__, self.__name__ = kernel.__doc__, name
+        PRIMITIVES[name] = self
+
+    def __getattr__(self, name: str) -> Any:
+        """What follows from the signatures is worked out at the first use: importing declares hundreds of operators."""
+        if name not in ("variadic", "tensors", "params", "nt", "rule_needs", "joint_needs", "Node"):
+            raise AttributeError(name)
+        parameters = inspect.signature(self.kernel).parameters.values()
         self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         tensors = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
         params = [p.name for p in parameters if p.name not in tensors]
@@ -142,15 +154,10 @@ class Primitive:
             tensors, params = params, []
         self.tensors, self.params = tuple(tensors), tuple(params)
         self.nt = len(tensors)
-        self.joint = vjp if callable(vjp) else None
-        self.rules: dict[str, Any] = vjp if isinstance(vjp, dict) else {}
         self.rule_needs = {k: rule_parameters(r) for k, r in self.rules.items()}
         self.joint_needs = rule_parameters(self.joint) if self.joint else ()
-        self.differentiable = bool(vjp)
-        self.plans: dict[tuple[bool, ...], Plan] = {}
-        self.Node = type(node, (PrimitiveNode,), {"__slots__": (), "op": self})
-        self.__doc__, self.__name__ = kernel.__doc__, name
-        PRIMITIVES[name] = self
+        self.Node = type(self.node_name, (PrimitiveNode,), {"__slots__": (), "op": self})
+        return getattr(self, name)
 
     def kind_of(self, name: str) -> tuple[int, int]:
         """Where the value called ``name`` comes from: (kind, position)."""
@@ -175,41 +182,54 @@ class Primitive:
             result = self.kernel(*[t._a for t in args], **params)
             args = (args, *[params[p] for p in self.params])
         else:
-            tensors = args[: self.nt]
-            result = self.kernel(*[None if t is None else t._a for t in tensors], *args[self.nt :])
-        if result.__class__ is not tuple:
-            if self.view is not None:
-                out = make_view(tensors[0], result)
-                if mode() is False and out._view_kind is None:
-                    out._view_kind = "no_grad"
+            nt = self.nt
+            if nt == 1:
+                x = args[0]
+                tensors = (x,)
+                result = self.kernel(x._a, *args[1:])
             else:
-                out = new_tensor(Tensor)
-                out._a = result if result.__class__ is ndarray else asarray(result)
-                out._grad_fn = None
-                out._rg = False
-            if self.differentiable and mode() is not False:
-                for t in tensors:
-                    if t is not None and t._rg:
-                        self.record(tensors, args, (out,), ())
-                        break
-            return out
+                tensors = args[:nt]
+                result = self.kernel(*[None if t is None else t._a for t in tensors], *args[nt:])
+        if result.__class__ is tuple:
+            return self.several(tensors, args, result)
+        if self.view is not None:
+            out = make_view(tensors[0], result)
+            if mode() is False and out._view_kind is None:
+                out._view_kind = "no_grad"
+        else:
+            out = new_tensor(Tensor)
+            out._a = result if result.__class__ is ndarray else asarray(result)
+            out._grad_fn = None
+            out._rg = False
+        if self.differentiable:
+            for t in tensors:
+                if t is not None and t._rg:
+                    m = mode()
+                    if m is True or m is not False and m.grad:
+                        self.record(tensors, args, out, None, ())
+                    break
+        return out
+
+    def several(self, tensors: Any, args: Any, result: tuple[Any, ...]) -> Any:
+        """The outputs of a kernel that returned a tuple: those before the aux arrays."""
         n = len(result) - len(self.aux)
         if self.view is not None:
             outs = tuple([make_view(tensors[0], r, self.view) for r in result])
         else:
             outs = tuple([wrap_any(r) for r in result[:n]])
-        if self.differentiable and mode() is not False:
-            for t in tensors:
-                if t is not None and t._rg:
-                    self.record(tensors, args, outs, result[n:])
-                    break
-        return outs if n != 1 or self.view is not None else outs[0]
+        single = n == 1 and self.view is None
+        if self.differentiable and any(t is not None and t._rg for t in tensors):
+            m = mode()
+            if m is True or m is not False and m.grad:
+                self.record(tensors, args, outs[0] if single else None, outs, result[n:])
+        return outs[0] if single else outs
 
-    def record(self, tensors: Any, args: Any, outs: tuple[Tensor, ...], aux: Any) -> None:
-        m = mode()
-        if m is not True and not m.grad:
-            return
-        if all(o._a.dtype.kind in "biu" for o in outs):
+    def record(self, tensors: Any, args: Any, out: Tensor | None, outs: tuple[Tensor, ...] | None, aux: Any) -> None:
+        """Make the node of a call; ``out`` is the one output, or None and ``outs`` are several."""
+        if out is not None:
+            if out._a.dtype.kind in "biu":
+                return
+        elif all([o._a.dtype.kind in "biu" for o in outs]):  # type: ignore[union-attr]
             return
         nodes = []
         nrs = None
@@ -225,46 +245,40 @@ class Primitive:
                         nrs = [0] * len(tensors)
                     nrs[i] = t._nr
             i += 1
-        needs = (True,) if self.variadic else tuple([n is not None for n in nodes])
+        needs = (True,) if self.variadic else (True,) if i == 1 else tuple([n is not None for n in nodes])
         plan = self.plans.get(needs)
         if plan is None:
             plan = self.plans[needs] = Plan(self, needs)
-        node = new_node(self.Node)
+        node = new_node(self.Node if out is not None else multi(self.Node, len(outs)))  # type: ignore[arg-type]
         node.next = tuple(nodes)
         node.nrs = None if nrs is None else tuple(nrs)
         node.seq = next_seq()
         node.extra = None
-        node.where = here()
+        node.where = here(3)
         node.plan = plan
-        if len(outs) == 1:
-            out = outs[0]
+        if out is not None:
             out._grad_fn = node
             out._rg = True
+            outs = (out,)
         else:
-            if len(outs) != 1:
-                node = as_multi(node, outs)
-            for nr, o in enumerate(outs):
+            node.meta = tuple([(o._a.shape, o._a.dtype) for o in outs])  # type: ignore[union-attr]
+            for nr, o in enumerate(outs):  # type: ignore[arg-type]
                 if o._a.dtype.kind not in "biu":
                     o._grad_fn = node
                     o._rg = True
                     o._nr = nr
-        node.saved = save(plan, args, outs, aux, m) if plan.kinds else ()
+        node.saved = save(plan, args, outs, aux, mode()) if plan.kinds else ()  # type: ignore[arg-type]
 
 
 new_node = object.__new__
 
 
-def as_multi(node: Any, outs: tuple[Tensor, ...]) -> Any:
-    """The same node with one slot of gradient for each output."""
-    cls = type(node)
-    multi = _MULTI.get((cls, len(outs)))
-    if multi is None:
-        multi = _MULTI[cls, len(outs)] = type(cls.__name__, (cls,), {"__slots__": (), "n_outputs": len(outs)})
-    other = new_node(multi)
-    for name in ("next", "nrs", "seq", "extra", "where", "plan"):
-        setattr(other, name, getattr(node, name))
-    other.meta = tuple([(o._a.shape, o._a.dtype) for o in outs])
-    return other
+def multi(cls: type, n: int) -> type:
+    """The node class with ``n`` slots of gradient."""
+    found = _MULTI.get((cls, n))
+    if found is None:
+        found = _MULTI[cls, n] = type(cls.__name__, (cls,), {"__slots__": (), "n_outputs": n})
+    return found
 
 
 _MULTI: dict[Any, Any] = {}

@@ -89,8 +89,9 @@ class Formatter:
         size = np.abs(values)
         smallest, largest = size.min(), size.max()
         self.whole = bool((values == np.ceil(values)).all())
-        self.scientific = PRINT_OPTS.sci_mode
-        if self.scientific is None:
+        if PRINT_OPTS.sci_mode is not None:
+            self.scientific = PRINT_OPTS.sci_mode
+        else:
             with np.errstate(over="ignore"):
                 self.scientific = bool(largest / smallest > 1000.0 or largest > 1.0e8 or smallest < 1.0e-4)
         self.width = max(len(self.number(v)) for v in values.tolist())

@@ -208,6 +208,16 @@ class Tensor(metaclass=TensorMeta):
         t._vc = self._counter()
         return t
 
+    @staticmethod
+    def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
+        """A leaf of a subclass on the same storage, as Parameter needs."""
+        t = new_tensor(cls)
+        t._a = data._viewable()
+        t._grad_fn = None
+        t._rg = False
+        t._vc = data._counter()
+        return t.requires_grad_(require_grad) if require_grad else t
+
     @property
     def data(self) -> Tensor:
         t = new_tensor(type(self) if type(self) is Tensor else Tensor)

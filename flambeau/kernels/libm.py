@@ -43,7 +43,7 @@ def address(name: str) -> int | None:
 
 
 def _table() -> Any:
-    capsule = np._core._multiarray_umath._UFUNC_API
+    capsule = (getattr(np, "_core", None) or np.core)._multiarray_umath._UFUNC_API
     prototype = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
     pointer = prototype(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, None)
     return ctypes.cast(pointer, ctypes.POINTER(ctypes.c_void_p))
@@ -56,11 +56,10 @@ def _make(name: str) -> Any:
     pointers = [address(n) for n in (name + "f", name)]
     if not all(pointers):
         return getattr(np, name)
-    char = ctypes.c_char
     f, d = np.dtype(np.float32).num, np.dtype(np.float64).num
     loops = (ctypes.c_void_p * 2)(_api[LOOP_F_F], _api[LOOP_D_D])
     data = (ctypes.c_void_p * 2)(*pointers)
-    types = (char * 4)(f, f, d, d)
+    types = ctypes.create_string_buffer(bytes((f, f, d, d)))
     text = ctypes.create_string_buffer(name.encode())
     _alive.append((loops, data, types, text))
     p, i = ctypes.c_void_p, ctypes.c_int

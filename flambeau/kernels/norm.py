@@ -1,7 +1,9 @@
 """Normalisation of NumPy arrays: batch, layer, group, root mean square; and their gradients.
 
-oneDNN for float32, else NumPy; half precision is computed in float32. `w` and `b` (either may be None) scale
-and shift what is normalised. Statistics have the dtype of the computation: float32 for half precision.
+Layer normalisation of float32 and small batches go to oneDNN. The rest is two passes with generated kernels,
+one for the sums and one for the result, in whatever order the array lies. Half precision is computed in
+float32. `w` and `b` (either may be None) scale and shift what is normalised. Statistics have the dtype of the
+computation: float32 for half precision.
 """
 
 from __future__ import annotations
@@ -10,10 +12,23 @@ from math import prod
 
 import numpy as np
 
+from flambeau.kernels import backend
+from flambeau.kernels.expr import var
 from flambeau.kernels.onednn import library
+from flambeau.kernels.reduce import map_reduce, moments
+from flambeau.kernels.ufunc import kernel
 
 #: Elements from which oneDNN is faster than NumPy.
 WORTHWHILE = 512
+#: Elements from which generated kernels are faster than oneDNN's batch normalisation.
+LARGE = 1 << 17
+
+_x, _g, _m, _f, _b, _a, _k, _w = map(var, "xgmfbakw")
+#: The array less its mean, scaled and shifted.
+_NORMAL = kernel((_x - _m) * _f + _b, ("x", "m", "f", "b"), "normalise")
+#: The gradient with respect to x: of what is scaled (w), less what the mean (a) and the variance (k) take up.
+_NORMAL_GRAD = kernel((_g * _w - _a - (_x - _m) * _k) * _f, ("g", "x", "m", "f", "w", "a", "k"), "normalise_grad")
+_SCALED = kernel(_x * _f * _w, ("x", "f", "w"), "scale")
 
 
 # --- batch ------------------------------------------------------------------------------------------------
@@ -26,35 +41,26 @@ def batch_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, eps: f
     """
     if _is_half(x):
         return _narrow(x.dtype, *batch_norm(*_wide(x, w, b), eps))
-    if _fast(x):
+    if _for_onednn(x):
         from flambeau.kernels.onednn import normalization
 
         result = normalization.batch_norm(x, *_affine(w, b, x.shape[1]), eps)
         if result is not None:
             return result
-    axes, count = _batch_axes(x), x.size // max(1, x.shape[1])
-    mean = _mean(x, axes, count)
-    out = x - mean
-    variance = _mean(out * out, axes, count)
-    np.multiply(out, 1 / np.sqrt(variance + x.dtype.type(eps)), out=out)
-    _scale(out, _along(w, x), _along(b, x))
-    return out, mean.reshape(-1), variance.reshape(-1)
+    mean, variance = (v.astype(x.dtype) for v in moments(x, _batch_axes(x)))
+    return batch_norm_inference(x, w, b, mean, variance, eps), mean, variance
 
 
 def batch_norm_inference(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, mean: np.ndarray,
                          var: np.ndarray, eps: float = 1e-5) -> np.ndarray:
-    """(x - mean) / sqrt(var + eps) * w + b with given statistics: one multiplication and one addition."""
+    """(x - mean) / sqrt(var + eps) * w + b with given statistics."""
     if _is_half(x):
         return _narrow(x.dtype, batch_norm_inference(*_wide(x, w, b, mean, var), eps))[0]
-    factor = 1 / np.sqrt(var + eps)
+    factor = 1 / np.sqrt(var + x.dtype.type(eps))
     if w is not None:
         factor = factor * w
-    shift = -mean * factor
-    if b is not None:
-        shift = shift + b
-    out = x * _along(factor.astype(x.dtype, copy=False), x)
-    out += _along(shift.astype(x.dtype, copy=False), x)
-    return out
+    shift = np.zeros(1, x.dtype) if b is None else b
+    return _NORMAL(x, *(_along(v.astype(x.dtype, copy=False), x) for v in (mean, factor, shift)))
 
 
 def batch_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean: np.ndarray, var: np.ndarray,
@@ -62,7 +68,7 @@ def batch_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
     """(dx, dw, db) from the mean and variance that were used; constants of the graph if not `training`."""
     if _is_half(x):
         return _narrow(x.dtype, *batch_norm_backward(*_wide(g, x, w, mean, var), eps, training), all_of_it=True)
-    if _fast(x):
+    if _for_onednn(x):
         from flambeau.kernels.onednn import normalization
 
         scale, _ = _affine(w, None, x.shape[1])
@@ -70,15 +76,15 @@ def batch_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
             g, x, scale, np.ascontiguousarray(mean), np.ascontiguousarray(var), eps, not training)
         if result is not None:
             return result
-    axes, count = _batch_axes(x), x.size // max(1, x.shape[1])
-    rstd = _along(1 / np.sqrt(var + x.dtype.type(eps)), x)
-    normal = (x - _along(mean, x)) * rstd
-    db, dw = g.sum(axes), (g * normal).sum(axes)
-    dx = g.copy()
-    if training and count:
-        dx -= _along(db / count, x)
-        dx -= normal * _along(dw / count, x)
-    dx *= rstd if w is None else rstd * _along(w, x)
+    rstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    centre = _along(mean, x)
+    db, dw = map_reduce((_g, _g * (_x - _m)), ("g", "x", "m"), (g, x, np.broadcast_to(centre, x.shape)),
+                        _batch_axes(x))
+    dw *= rstd
+    count = max(1, x.size // max(1, x.shape[1]))
+    from_mean, from_variance = (db / count, dw * rstd / count) if training else np.zeros((2, *db.shape), x.dtype)
+    factor = rstd if w is None else rstd * w
+    dx = _NORMAL_GRAD(g, x, centre, _along(factor, x), 1.0, _along(from_mean, x), _along(from_variance, x))
     return dx, dw, db
 
 
@@ -103,12 +109,13 @@ def layer_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, axes: 
             variance += np.float32(eps)
             np.sqrt(variance, out=variance)
             return out.reshape(x.shape), mean.reshape(kept), np.reciprocal(variance, out=variance).reshape(kept)
-    last = tuple(range(x.ndim - axes, x.ndim))
-    mean = _mean(x, last, count)
-    out = x - mean
-    rstd = 1 / np.sqrt(_mean(out * out, last, count) + x.dtype.type(eps))
-    out *= rstd
-    _scale(out, w, b)
+    mean, variance = moments(x, tuple(range(x.ndim - axes, x.ndim)), True)
+    mean, rstd = mean.astype(x.dtype), (1 / np.sqrt(variance + eps)).astype(x.dtype)
+    out = _NORMAL(x, mean, rstd, 0.0)
+    if w is not None:
+        out *= w
+    if b is not None:
+        out += b
     return out, mean, rstd
 
 
@@ -130,13 +137,13 @@ def layer_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
             dx, dw, db = result
             return dx.reshape(x.shape), dw.reshape(own), db.reshape(own)
     last, first = tuple(range(len(lead), x.ndim)), tuple(range(len(lead)))
-    normal = (x - mean) * rstd
-    dw, db = (g * normal).sum(first), g.sum(first)
-    scaled = g if w is None else g * w
-    dx = scaled - _mean(scaled, last, count)
-    dx -= normal * _mean(scaled * normal, last, count)
-    dx *= rstd
-    return dx, dw, db
+    scale = np.ones((), x.dtype) if w is None else w
+    arrays = [g, x, *(np.broadcast_to(v, x.shape) for v in (mean, rstd, scale))]
+    names, scaled, normal = ("g", "x", "m", "f", "w"), _g * _w, (_x - _m) * _f
+    db, dw = map_reduce((_g, _g * normal), names[:4], arrays[:4], first)
+    from_mean, from_variance = (v / max(1, count) for v in map_reduce(
+        (scaled, scaled * normal), names, arrays, last, keepdims=True))
+    return _NORMAL_GRAD(g, x, mean, rstd, scale, from_mean, from_variance * rstd), dw, db
 
 
 # --- group ------------------------------------------------------------------------------------------------
@@ -149,19 +156,12 @@ def group_norm(x: np.ndarray, groups: int, w: np.ndarray | None, b: np.ndarray |
     if _is_half(x):
         return _narrow(x.dtype, *group_norm(_wide(x)[0], groups, *_wide(w, b), eps))
     split = _split(x, groups)
-    count = prod(split.shape[2:])
-    axes = tuple(range(2, split.ndim))
-    if x.flags.c_contiguous:
-        out, mean, rstd = layer_norm(split.reshape(-1, count), None, None, 1, eps)
-        out = out.reshape(split.shape)
-    else:
-        mean = _mean(split, axes, count)
-        out = split - mean
-        rstd = 1 / np.sqrt(_mean(out * out, axes, count) + x.dtype.type(eps))
-        out *= rstd
-    out = out.reshape(x.shape)
-    _scale(out, _along(w, x), _along(b, x))
-    return out, mean.reshape(x.shape[0], groups), rstd.reshape(x.shape[0], groups)
+    mean, variance = moments(split, tuple(range(2, split.ndim)))
+    mean, rstd = mean.astype(x.dtype), (1 / np.sqrt(variance + eps)).astype(x.dtype)
+    own = np.ones((groups, 1), x.dtype) if w is None else w.reshape(groups, -1)
+    shift = np.zeros((groups, 1), x.dtype) if b is None else b.reshape(groups, -1)
+    out = _NORMAL(split, *(_fill(v, split) for v in (mean[..., None], rstd[..., None] * own, shift[None])))
+    return out.reshape(x.shape), mean, rstd
 
 
 def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray | None, mean: np.ndarray,
@@ -170,28 +170,18 @@ def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray
     if _is_half(x):
         wide = [*_wide(g, x), groups, *_wide(w, mean, rstd)]
         return _narrow(x.dtype, *group_norm_backward(*wide), all_of_it=True)
-    split = _split(x, groups)
-    kept = (*mean.shape, *(1,) * (split.ndim - 2))
-    count = prod(split.shape[2:])
-    mean, rstd = mean.reshape(kept), rstd.reshape(kept)
-    # sums over space first: one number a channel, from which all the rest follows
-    space = tuple(range(2, x.ndim))
-    sums, products = g.sum(space), np.multiply(g, x).sum(space)                 # (N, C)
-    by_group = (*mean.shape[:2], -1)
-    sums_g, products_g = sums.reshape(by_group), products.reshape(by_group)
-    mean_g, rstd_g = mean.reshape(by_group), rstd.reshape(by_group)
-    dw = ((products_g - sums_g * mean_g) * rstd_g).sum(0).reshape(-1)
-    db = sums.sum(0)
-    scale = np.ones(x.shape[1], x.dtype) if w is None else w
-    scale_g = scale.reshape(groups, -1)
-    a = (sums_g * scale_g).sum(-1, keepdims=True)
-    c = (products_g * scale_g).sum(-1, keepdims=True)
-    on_x = (a * mean_g - c) * rstd_g ** 3 / max(1, count)                       # dx = g w rstd + x on_x + rest
-    rest = -on_x * mean_g - a * rstd_g / max(1, count)
-    dx = _split(g, groups) * _split_along(scale_g * rstd_g, split)
-    dx += split * _split_along(on_x, split)
-    dx += _split_along(rest, split)
-    return dx.reshape(x.shape), dw.astype(x.dtype, copy=False), db
+    split, g = _split(x, groups), _split(g, groups)
+    count = max(1, prod(split.shape[2:]))
+    centre, factor = (_fill(v[..., None], split) for v in (mean, rstd))
+    # one number a channel, (N, groups, C/groups), from which all sums follow
+    sums, products = map_reduce((_g, _g * (_x - _m)), ("g", "x", "m"),
+                                (g, split, np.broadcast_to(centre, split.shape)), tuple(range(3, split.ndim)))
+    products *= rstd[..., None]
+    own = np.ones((groups, 1), x.dtype) if w is None else w.reshape(groups, -1)
+    from_mean, from_variance = ((v * own).sum(-1, keepdims=True) / count for v in (sums, products))
+    dx = _NORMAL_GRAD(g, split, centre, factor, _fill(own[None], split), _fill(from_mean, split),
+                      _fill(from_variance * rstd[..., None], split))
+    return dx.reshape(x.shape), products.sum(0).reshape(-1), sums.sum(0).reshape(-1)
 
 
 def _split(x, groups):
@@ -202,7 +192,8 @@ def _split(x, groups):
         (x.strides[0], own * x.strides[1], *x.strides[1:]), writeable=False)
 
 
-def _split_along(values, split):
+def _fill(values, split):
+    """(N, groups, C/groups), each may be 1, shaped to broadcast over the split array."""
     return values.reshape(*values.shape, *(1,) * (split.ndim - 3))
 
 
@@ -212,31 +203,33 @@ def rms_norm(x: np.ndarray, w: np.ndarray | None, axes: int = 1, eps: float | No
     if _is_half(x):
         return _narrow(x.dtype, *rms_norm(*_wide(x, w), axes, eps))
     eps = np.finfo(x.dtype).eps if eps is None else eps
-    last = tuple(range(x.ndim - axes, x.ndim))
-    square = _mean(x * x, last, prod(x.shape[x.ndim - axes:]))
-    rrms = 1 / np.sqrt(square + x.dtype.type(eps))
-    out = x * rrms
-    _scale(out, w, None)
-    return out, rrms
+    square, = map_reduce((_x * _x,), ("x",), (x,), tuple(range(x.ndim - axes, x.ndim)), keepdims=True)
+    rrms = 1 / np.sqrt(square / max(1, prod(x.shape[x.ndim - axes:])) + x.dtype.type(eps))
+    return _SCALED(x, rrms, 1.0 if w is None else w), rrms
 
 
 def rms_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, rrms: np.ndarray, axes: int = 1):
     """(dx, dw); dw as if there were one."""
     if _is_half(x):
         return _narrow(x.dtype, *rms_norm_backward(*_wide(g, x, w, rrms), axes), all_of_it=True)
-    last = tuple(range(x.ndim - axes, x.ndim))
-    normal = x * rrms
-    dw = (g * normal).sum(tuple(range(x.ndim - axes)))
-    scaled = g if w is None else g * w
-    dx = normal * -_mean(scaled * normal, last, prod(x.shape[x.ndim - axes:]))
-    dx += scaled
-    dx *= rrms
-    return dx, dw
+    last, count = tuple(range(x.ndim - axes, x.ndim)), max(1, prod(x.shape[x.ndim - axes:]))
+    factor, scale = np.broadcast_to(rrms, x.shape), np.ones((), x.dtype) if w is None else w
+    dw, = map_reduce((_g * _x * _f,), ("g", "x", "f"), (g, x, factor), tuple(range(x.ndim - axes)))
+    taken, = map_reduce((_g * _w * _x,), ("g", "x", "w"), (g, x, np.broadcast_to(scale, x.shape)), last,
+                        keepdims=True)
+    return _NORMAL_GRAD(g, x, 0.0, rrms, scale, 0.0, taken * rrms * rrms / count), dw
 
 
 # --- shared -----------------------------------------------------------------------------------------------
 def _fast(x) -> bool:
     return x.dtype == np.float32 and x.size >= WORTHWHILE and library.available()
+
+
+def _for_onednn(x) -> bool:
+    """Whether oneDNN is the faster for batch normalisation: small arrays, channels last."""
+    if not _fast(x) or (x.flags.c_contiguous and prod(x.shape[2:]) > 1):
+        return False
+    return x.size < LARGE or not backend.jit_available()
 
 
 def _affine(w, b, size):
@@ -253,19 +246,6 @@ def _batch_axes(x):
 def _along(values, x):
     """A value for each channel, shaped to broadcast over x."""
     return None if values is None else values.reshape(-1, *(1,) * (x.ndim - 2))
-
-
-def _mean(x, axes, count):
-    # summed in float64: NumPy adds rows one after the other, which in float32 loses digits
-    wide = np.float64 if x.dtype == np.float32 else None
-    return (x.sum(axes, keepdims=True, dtype=wide) / max(1, count)).astype(x.dtype, copy=False)
-
-
-def _scale(out, w, b):
-    if w is not None:
-        out *= w
-    if b is not None:
-        out += b
 
 
 def _is_half(x) -> bool:

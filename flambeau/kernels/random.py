@@ -149,12 +149,12 @@ def uniform_(a: np.ndarray, low: float, high: float, gen: MT) -> None:
             if not unit:
                 _below(fma64(row, width, low), low, high, row)
     else:
-        low, width, single = f32(low), f32(high) - f32(low), a.dtype == f32
+        bottom, span, single = f32(low), f32(high) - f32(low), a.dtype == f32
 
         def write(row: np.ndarray) -> None:
             u = gen.unit32(row if single else np.empty(row.size, f32))
             if not (unit and single):
-                _below(fma32(u, width, low), low, high, row)
+                _below(fma32(u, span, bottom), low, high, row)
 
     _fill(a, gen, write)
 
@@ -235,7 +235,7 @@ def pair_normals(n: int, gen: MT) -> np.ndarray:
 def normal(mean: np.ndarray | float, std: np.ndarray | float, gen: MT) -> np.ndarray:
     """Normals with a mean and a deviation for each entry; the dtype is that of ``mean`` if it is an array."""
     shape = np.broadcast_shapes(np.shape(mean), np.shape(std))
-    out = np.empty(shape, getattr(mean, "dtype", None) or std.dtype)
+    out = np.empty(shape, (mean if isinstance(mean, np.ndarray) else np.asarray(std)).dtype)
     if not isinstance(std, np.ndarray):
         normal_(out, 0.0, std, gen)
     else:

@@ -1,18 +1,39 @@
 """Recurrent layers over a whole sequence, one layer and one direction: forward, and the gradients.
 
 Shapes: x (T, N, I), h0 (N, H), w_ih (G H, I), w_hh (G H, H), biases (G H,) or both None; y (T, N, H). The product with
-x is one for all steps; a step is one product with h and a few passes over (N, H). What the backward pass
-needs is worked out for all steps at once, so that its steps are as short. Half precision is computed in float32.
+x is one for all steps; a step is one product with h, and one generated kernel over (N, H) that is the whole cell.
+The backward pass runs the same way; the weights' gradients are products over all steps at once. Half precision
+is computed in float32.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from flambeau.kernels.expr import sigmoid, tanh, var
 from flambeau.kernels.matmul import matmul
+from flambeau.kernels.ufunc import Kernel, kernel
 
 
 # --- LSTM: gates in the order i, f, g, o -------------------------------------------------------------------
+def _lstm_cell() -> tuple[Kernel, Kernel]:
+    """One step and its gradient, as kernels over (N, H)."""
+    i, f, g, o, c, tanh_c, dh, gy, dc = map(var, ("i", "f", "g", "o", "c", "tanh_c", "dh", "gy", "dc"))
+    gates = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    new_c = gates[1] * c + gates[0] * gates[2]
+    step = kernel([*gates, new_c, tanh(new_c), gates[3] * tanh(new_c)], ("i", "f", "g", "o", "c"), "lstm_cell")
+    h = dh + gy
+    total = dc + h * o * (1 - tanh_c * tanh_c)
+    back = kernel(
+        [total * g * i * (1 - i), total * c * f * (1 - f), total * i * (1 - g * g), h * tanh_c * o * (1 - o),
+         total * f],
+        ("dh", "gy", "dc", "i", "f", "g", "o", "c", "tanh_c"), "lstm_cell_grad")
+    return step, back
+
+
+_LSTM, _LSTM_GRAD = _lstm_cell()
+
+
 def lstm_forward(x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None):
     """(y, h_T, c_T, saved): c = f c + i g, h = o tanh(c), where i, f, o are sigmoids and g = tanh.
 
@@ -23,31 +44,18 @@ def lstm_forward(x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None):
     if _is_half(x):
         y, h, c, saved = lstm_forward(*_wide(x, h0, c0, w_ih, w_hh, b_ih, b_hh))
         return *_narrow(x.dtype, y, h, c), saved
-    hidden = h0.shape[1]
-    # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the rows of i, f, o halved, one tanh makes all four gates
-    halves = np.full(4 * hidden, 0.5, x.dtype)
-    halves[2 * hidden:3 * hidden] = 1
-    gates = _input_products(x, w_ih * halves[:, None], _sum_biases(b_ih, b_hh, halves))
-    recurrent = np.ascontiguousarray((w_hh * halves[:, None]).T)
-    steps, batch = x.shape[:2]
+    products = _input_products(x, w_ih, _sum_biases(b_ih, b_hh))
+    recurrent = np.ascontiguousarray(w_hh.T)
+    (steps, batch), hidden = x.shape[:2], h0.shape[1]
+    gates = np.empty((steps, 4, batch, hidden), x.dtype)
     cells = np.empty((steps + 1, batch, hidden), x.dtype)
     y, tanh_c = np.empty((steps, batch, hidden), x.dtype), np.empty((steps, batch, hidden), x.dtype)
     cells[0], h = c0, np.ascontiguousarray(h0)
-    term = np.empty((batch, hidden), x.dtype)
     for t in range(steps):
-        gate = gates[t]
-        matmul(h, recurrent, out=gate, accumulate=True)
-        np.tanh(gate, out=gate)
-        for part in (gate[:, :2 * hidden], gate[:, 3 * hidden:]):
-            part *= 0.5
-            part += 0.5
-        c, h = cells[t + 1], y[t]
-        i, f, g, o = (gate[:, k * hidden:(k + 1) * hidden] for k in range(4))
-        np.multiply(i, g, out=c)
-        np.multiply(f, cells[t], out=term)
-        c += term
-        np.tanh(c, out=tanh_c[t])
-        np.multiply(o, tanh_c[t], out=h)
+        product = products[t]
+        matmul(h, recurrent, out=product, accumulate=True)
+        h = y[t]
+        _LSTM(*_parts(product, 4), cells[t], out=(*gates[t], cells[t + 1], tanh_c[t], h))
     return y, h.copy(), cells[steps].copy(), (gates, cells, tanh_c, y)
 
 
@@ -60,61 +68,48 @@ def lstm_backward(gy, gh, gc, saved, x, h0, w_ih, w_hh, bias: bool = True):
         return _narrow(x.dtype, *lstm_backward(*_wide(gy, gh, gc), saved, *_wide(x, h0, w_ih, w_hh), bias))
     gates, cells, tanh_c, y = saved
     steps, batch, hidden = y.shape
-    i, f, g, o = (gates[..., k * hidden:(k + 1) * hidden] for k in range(4))
-    # factors that turn dc (for i, f, g) and dh (for o) into the gradients before the activations
-    factors = np.empty((steps, batch, 4, hidden), x.dtype)
-    _product(factors[:, :, 0], i, 1 - i, g)
-    _product(factors[:, :, 1], f, 1 - f, cells[:-1])
-    np.multiply(1 - g * g, i, out=factors[:, :, 2])
-    _product(factors[:, :, 3], o, 1 - o, tanh_c)
-    to_c = np.multiply(tanh_c, tanh_c)
-    np.subtract(1, to_c, out=to_c)
-    to_c *= o
-    dc = np.zeros((batch, hidden), x.dtype) if gc is None else gc.astype(x.dtype)
-    dh = np.zeros((batch, hidden), x.dtype) if gh is None else gh.astype(x.dtype)
-    recurrent, term = np.ascontiguousarray(w_hh), np.empty((batch, hidden), x.dtype)
+    d_gates = np.empty((steps, batch, 4 * hidden), x.dtype)
+    dh, dc, gy = _copy(gh, h0), _copy(gc, h0), _each_step(gy, y)
+    recurrent = np.ascontiguousarray(w_hh)
     for t in range(steps - 1, -1, -1):
-        if gy is not None:
-            dh += gy[t]
-        np.multiply(dh, to_c[t], out=term)
-        dc += term
-        step = factors[t]
-        step[:, :3] *= dc[:, None]
-        step[:, 3] *= dh
-        dc *= f[t]
-        matmul(step.reshape(batch, 4 * hidden), recurrent, out=dh)
-    d_gates = factors.reshape(steps, batch, 4 * hidden)
+        _LSTM_GRAD(dh, gy[t], dc, *gates[t], cells[t], tanh_c[t], out=(*_parts(d_gates[t], 4), dc))
+        matmul(d_gates[t], recurrent, out=dh)
     return _weight_gradients(d_gates, d_gates, x, h0, y, w_ih, bias, dh, dc)
 
 
 # --- GRU: gates in the order r, z, n -----------------------------------------------------------------------
+def _gru_cell() -> tuple[Kernel, Kernel]:
+    """One step and its gradient; (p, q, s) are the products with x, (u, v, w) with h, bias included."""
+    p, q, s, u, v, w, h, dh, gy, r, z, n = map(
+        var, ("p", "q", "s", "u", "v", "w", "h", "dh", "gy", "r", "z", "n"))
+    new_r, new_z = sigmoid(p + u), sigmoid(q + v)
+    new_n = tanh(s + new_r * w)
+    step = kernel([new_r, new_z, new_n, new_n + new_z * (h - new_n)],
+                  ("p", "q", "s", "u", "v", "w", "h"), "gru_cell")
+    total = dh + gy
+    d_n = total * (1 - z) * (1 - n * n)
+    d_r, d_z = d_n * w * r * (1 - r), total * (h - n) * z * (1 - z)
+    back = kernel([d_r, d_z, d_n, d_r, d_z, d_n * r, total * z],
+                  ("dh", "gy", "r", "z", "n", "w", "h"), "gru_cell_grad")
+    return step, back
+
+
+_GRU, _GRU_GRAD = _gru_cell()
+
+
 def gru_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None):
     """(y, h_T, saved): h = (1 - z) n + z h, n = tanh(W_in x + b_in + r (W_hn h + b_hn)), r and z sigmoids."""
     if _is_half(x):
         y, h, saved = gru_forward(*_wide(x, h0, w_ih, w_hh, b_ih, b_hh))
         return *_narrow(x.dtype, y, h), saved
-    hidden = h0.shape[1]
-    halves = np.full(3 * hidden, 0.5, x.dtype)
-    halves[2 * hidden:] = 1
-    gates = _input_products(x, w_ih * halves[:, None], None if b_ih is None else b_ih * halves)
-    recurrent = np.ascontiguousarray((w_hh * halves[:, None]).T)
-    bias = None if b_hh is None else b_hh * halves
-    steps, batch = x.shape[:2]
-    y, from_h = np.empty((steps, batch, hidden), x.dtype), np.empty((steps, batch, hidden), x.dtype)
-    h, product = np.ascontiguousarray(h0), np.empty((batch, 3 * hidden), x.dtype)
+    from_x = _input_products(x, w_ih, b_ih)
+    recurrent = np.ascontiguousarray(w_hh.T)
+    (steps, batch), hidden = x.shape[:2], h0.shape[1]
+    gates, y = np.empty((steps, 3, batch, hidden), x.dtype), np.empty((steps, batch, hidden), x.dtype)
+    from_h, h = np.empty((steps, batch, 3 * hidden), x.dtype), np.ascontiguousarray(h0)
     for t in range(steps):
-        matmul(h, recurrent, bias, out=product)
-        sigmoids, n = gates[t][:, :2 * hidden], gates[t][:, 2 * hidden:]
-        sigmoids += product[:, :2 * hidden]
-        np.tanh(sigmoids, out=sigmoids)
-        sigmoids *= 0.5
-        sigmoids += 0.5
-        from_h[t] = product[:, 2 * hidden:]
-        n += sigmoids[:, :hidden] * from_h[t]
-        np.tanh(n, out=n)
-        np.subtract(h, n, out=y[t])
-        y[t] *= sigmoids[:, hidden:]
-        y[t] += n
+        matmul(h, recurrent, b_hh, out=from_h[t])
+        _GRU(*_parts(from_x[t], 3), *_parts(from_h[t], 3), h, out=(*gates[t], y[t]))
         h = y[t]
     return y, h.copy(), (gates, from_h, y)
 
@@ -125,27 +120,14 @@ def gru_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True):
         return _narrow(x.dtype, *gru_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias))
     gates, from_h, y = saved
     steps, batch, hidden = y.shape
-    r, z, n = (gates[..., k * hidden:(k + 1) * hidden] for k in range(3))
-    before = _states_before(h0, y)
-    # dh times these is the gradient before each activation; the last is of W_hn h + b_hn, which r multiplies
-    factors = np.empty((steps, batch, 4, hidden), x.dtype)
-    np.multiply(1 - z, 1 - n * n, out=factors[:, :, 2])
-    np.multiply(factors[:, :, 2], r, out=factors[:, :, 3])
-    _product(factors[:, :, 0], factors[:, :, 3], 1 - r, from_h)
-    _product(factors[:, :, 1], before - n, z, 1 - z)
-    dh = np.zeros((batch, hidden), x.dtype) if gh is None else gh.astype(x.dtype)
+    d_input = np.empty((steps, batch, 3 * hidden), x.dtype)
+    d_recurrent = np.empty((steps, batch, 3 * hidden), x.dtype)
+    dh, gy = _copy(gh, h0), _each_step(gy, y)
     recurrent = np.ascontiguousarray(w_hh)
-    d_recurrent = np.empty((steps, batch, 3, hidden), x.dtype)
     for t in range(steps - 1, -1, -1):
-        if gy is not None:
-            dh += gy[t]
-        step = factors[t]
-        step *= dh[:, None]
-        d_recurrent[t, :, :2], d_recurrent[t, :, 2] = step[:, :2], step[:, 3]
-        dh = dh * z[t]
-        matmul(d_recurrent[t].reshape(batch, 3 * hidden), recurrent, out=dh, accumulate=True)
-    d_input = factors[:, :, :3].reshape(steps, batch, 3 * hidden)
-    d_recurrent = d_recurrent.reshape(steps, batch, 3 * hidden)
+        _GRU_GRAD(dh, gy[t], *gates[t], _parts(from_h[t], 3)[2], y[t - 1] if t else h0,
+                  out=(*_parts(d_input[t], 3), *_parts(d_recurrent[t], 3), dh))
+        matmul(d_recurrent[t], recurrent, out=dh, accumulate=True)
     dx, dw_ih, dw_hh, db_ih, db_hh, dh0 = _weight_gradients(d_input, d_recurrent, x, h0, y, w_ih, bias, dh)
     return dx, dh0, dw_ih, dw_hh, db_ih, db_hh
 
@@ -170,7 +152,7 @@ def rnn_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True):
         return _narrow(x.dtype, *rnn_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias))
     y, nonlinearity = saved
     factors = 1 - y * y if nonlinearity == "tanh" else (y > 0).astype(x.dtype)
-    dh = np.zeros(y.shape[1:], x.dtype) if gh is None else gh.astype(x.dtype)
+    dh = _copy(gh, h0)
     recurrent = np.ascontiguousarray(w_hh)
     for t in range(y.shape[0] - 1, -1, -1):
         if gy is not None:
@@ -194,9 +176,20 @@ def _states_before(h0, y):
     return np.concatenate([h0[None], y[:-1]]) if len(y) else y
 
 
-def _product(out, a, b, c):
-    np.multiply(a, b, out=out)
-    out *= c
+def _parts(gates, count: int):
+    """The gates (N, count H) one by one."""
+    hidden = gates.shape[1] // count
+    return [gates[:, k * hidden:(k + 1) * hidden] for k in range(count)]
+
+
+def _copy(gradient, like):
+    """A gradient that may be written to, zeros where there is none."""
+    return np.zeros(like.shape, like.dtype) if gradient is None else np.array(gradient, like.dtype, order="C")
+
+
+def _each_step(gy, y):
+    """The gradient of y, zeros without memory of their own where there is none."""
+    return np.broadcast_to(np.zeros((), y.dtype), y.shape) if gy is None else gy
 
 
 def _weight_gradients(d_input, d_recurrent, x, h0, y, w_ih, bias, dh, dc=None):

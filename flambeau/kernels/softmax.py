@@ -1,13 +1,22 @@
 """Softmax and its logarithm along any axis of NumPy arrays, and their gradients from the result.
 
-oneDNN for float32 and bfloat16, else NumPy; float16 is computed in float32.
+oneDNN for float32 and bfloat16 along the last axis, else generated kernels; float16 is computed in float32.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from flambeau.kernels.expr import exp, var
 from flambeau.kernels.onednn import library
+from flambeau.kernels.reduce import map_reduce, reduce
+from flambeau.kernels.ufunc import kernel
+
+_x, _m, _s, _y = map(var, "xmsy")
+_EXP = kernel(exp(_x - _m), ("x", "m"), "exp_less")
+_SHIFTED = kernel(_x - _m - _s, ("x", "m", "s"), "less_both")
+_GRAD = kernel((_x - _m) * _y, ("x", "m", "y"), "softmax_grad")
+_LOG_GRAD = kernel(_x - exp(_m) * _s, ("x", "m", "s"), "log_softmax_grad")
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -38,58 +47,54 @@ def log_softmax_grad(g: np.ndarray, out: np.ndarray, axis: int = -1) -> np.ndarr
     return _run("backward", _log_softmax_grad, (g, out), axis, True)
 
 
-def _run(name, in_numpy, arrays, axis, log):
+def _run(name, otherwise, arrays, axis, log):
     first = arrays[0]
     if first.ndim == 0:
-        return _run(name, in_numpy, tuple(a.reshape(1) for a in arrays), 0, log).reshape(())
-    dtype = first.dtype
-    if first.size and library.available() and dtype in library.data_types():
+        return _run(name, otherwise, tuple(a.reshape(1) for a in arrays), 0, log).reshape(())
+    dtype, shape = first.dtype, first.shape
+    if (axis == -1 or axis == first.ndim - 1) and first.size and library.available() and (
+            dtype in library.data_types()):
         from flambeau.kernels.onednn import softmax as fast
 
-        moved = [np.ascontiguousarray(np.moveaxis(a, axis, -1)) for a in arrays]
-        shape = moved[0].shape
-        result = getattr(fast, name)(*(a.reshape(-1, shape[-1]) for a in moved), log)
+        rows = [np.ascontiguousarray(a).reshape(-1, shape[-1]) for a in arrays]
+        result = getattr(fast, name)(*rows, log)
         # where one element of a row is NaN oneDNN leaves others 0; and its exponential of NaN is 0
-        if result is not None and not _has_nan(moved[1] if name == "backward" else result):
-            return np.moveaxis(result.reshape(shape), -1, axis)
+        if result is not None and not _has_nan(rows[1] if name == "backward" else result):
+            return result.reshape(shape)
     if dtype.itemsize == 2:
-        return _run(name, in_numpy, tuple(a.astype(np.float32) for a in arrays), axis, log).astype(dtype)
-    return in_numpy(*arrays, axis)
+        return _run(name, otherwise, tuple(a.astype(np.float32) for a in arrays), axis, log).astype(dtype)
+    return otherwise(*arrays, axis)
 
 
 def _has_nan(dense) -> bool:
     flat = dense.reshape(-1)
-    return bool(np.isnan(np.dot(flat, flat) if flat.dtype == np.float32 else flat.astype(np.float32).sum()))
+    total = np.dot(flat, flat) if flat.dtype == np.float32 else flat.astype(np.float32).sum()
+    return total != total
 
 
-def _shifted(x, axis):
-    """x less its largest value, so that no exponential overflows."""
-    if not x.shape[axis]:
-        return x.copy()
-    with np.errstate(invalid="ignore"):     # a row of only -inf is NaN, as in PyTorch
-        return x - x.max(axis, keepdims=True)
+def _top(x, axis):
+    """The largest value, which is subtracted so that no exponential overflows."""
+    return reduce("max", x, (axis,), True) if x.shape[axis] else np.zeros((), x.dtype)
 
 
 def _softmax(x, axis):
-    result = _shifted(x, axis)
-    np.exp(result, out=result)
-    with np.errstate(invalid="ignore"):
-        result /= result.sum(axis, keepdims=True)
-    return result
+    result = _EXP(x, _top(x, axis))
+    with np.errstate(all="ignore"):     # a row of only -inf is NaN, as in PyTorch
+        factor = 1 / reduce("sum", result, (axis,), True)
+    return np.multiply(result, factor, out=result)
 
 
 def _log_softmax(x, axis):
-    result = _shifted(x, axis)
-    if result.size:
-        result -= np.log(np.exp(result).sum(axis, keepdims=True))
-    return result
+    top = _top(x, axis)
+    total, = map_reduce((exp(_x - _m),), ("x", "m"), (x, np.broadcast_to(top, x.shape)), (axis,), keepdims=True)
+    with np.errstate(all="ignore"):
+        return _SHIFTED(x, top, np.log(total))
 
 
 def _softmax_grad(g, out, axis):
-    result = g * out
-    result -= out * result.sum(axis, keepdims=True)
-    return result
+    total, = map_reduce((_x * _y,), ("x", "y"), (g, out), (axis,), keepdims=True)
+    return _GRAD(g, total, out)
 
 
 def _log_softmax_grad(g, out, axis):
-    return g - np.exp(out) * g.sum(axis, keepdims=True)
+    return _LOG_GRAD(g, out, reduce("sum", g, (axis,), True))

@@ -5,3 +5,6 @@ from . import compare
 from . import matmul
 from . import reductions
 from . import views
+from . import maths
+from . import activations
+from . import indexing

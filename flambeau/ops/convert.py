@@ -634,7 +634,7 @@ def rewrite(op: Primitive, t: Tensor, was: Tensor, others: tuple[Any, ...], para
         stand_in = new_tensor(Tensor)
         stand_in._a, stand_in._grad_fn, stand_in._rg = t._a, None, False
         tensors = (was, *others)
-        op.record(tensors, (*tensors, *params), (stand_in,), ())
+        op.record(tensors, (*tensors, *params), stand_in, None, ())
         if stand_in._grad_fn is not None:
             ip.rebase(t, stand_in._grad_fn)
     return t

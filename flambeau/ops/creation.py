@@ -19,7 +19,7 @@ from ..core import dtypes
 from ..core.device import check_device
 from ..core.dtypes import COMPLEX, FLOAT, FROM_NP, INT, SCALAR_NAMES, dtype
 from ..core.errors import error
-from ..core.tensor import Tensor, contiguous_format, new_tensor, preserve_format, strided, wrap
+from ..core.tensor import Tensor, contiguous_format, new_tensor as blank, preserve_format, strided, wrap
 from .convert import (
     _CHANNELS_LAST,
     cast,
@@ -103,7 +103,7 @@ def made(name: str, a: np.ndarray, o: dict[str, Any]) -> Tensor:
         if out is not None:
             write_out(name, out, wrap(a))
             return out.requires_grad_() if o.get("requires_grad") else out
-    t = new_tensor(Tensor)
+    t = blank(Tensor)
     t._a = a
     t._grad_fn = None
     t._rg = False
@@ -325,7 +325,7 @@ def new_empty_strided(self: Tensor, size: Any, stride: Any, *, dtype: Any = None
 
 
 @public(function=False, method=True)
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # noqa: F811
+def new_tensor__(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A copy of ``data`` with this tensor's dtype."""
     return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 

@@ -30,7 +30,7 @@ from .public import public, publish, write_out
 
 ndarray = np.ndarray
 add_reduce = np.add.reduce
-IGNORE = np.errstate(all="ignore")
+quiet = np.errstate  # no warnings: PyTorch gives none
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 Dims = Any
 
@@ -175,10 +175,10 @@ def no_complex(name: str, t: Tensor) -> None:
 
 
 # ---- sum and mean ---------------------------------------------------------------------------------------------------
+@quiet(all="ignore")
 def sum_array(a: ndarray, axes: tuple[int, ...] | None, keepdim: bool) -> ndarray:
     if a.size < R.SMALL and (a.dtype is _F32 or a.dtype is _F64):
-        with IGNORE:
-            return add_reduce(a, axes, None, None, keepdim)
+        return add_reduce(a, axes, None, None, keepdim)
     return R.reduce("sum", a, axes, keepdim)
 
 
@@ -229,14 +229,14 @@ def count_of(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> int:
     return product(shape) if axes is None else product([shape[d] for d in axes])
 
 
+@quiet(all="ignore")
 def mean_array(a: ndarray, axes: tuple[int, ...] | None, keepdim: bool) -> ndarray:
     n = count_of(a.shape, axes)
-    with IGNORE:
-        if a.size < R.SMALL and (a.dtype is _F32 or a.dtype is _F64):
-            return add_reduce(a, axes, None, None, keepdim) / a.dtype.type(n)
-        if a.dtype.kind == "c":
-            return R.reduce("sum", a, axes, keepdim) / n
-        return (R.reduce("sum", a, axes, keepdim, _F64) / n).astype(a.dtype)
+    if a.size < R.SMALL and (a.dtype is _F32 or a.dtype is _F64):
+        return add_reduce(a, axes, None, None, keepdim) / a.dtype.type(n)
+    if a.dtype.kind == "c":
+        return R.reduce("sum", a, axes, keepdim) / n
+    return (R.reduce("sum", a, axes, keepdim, _F64) / n).astype(a.dtype)
 
 
 @primitive("mean_all", node="MeanBackward0", vjp={"x": lambda g, x_shape: spread(g / max_(product(x_shape)), x_shape)})
@@ -327,7 +327,7 @@ def _others(x: ndarray, axes: tuple[int, ...]) -> ndarray:
     turned = x.transpose(order)
     rows = turned.reshape(*[x.shape[d] for d in keep], -1)
     before, after = np.ones_like(rows), np.ones_like(rows)
-    with IGNORE:
+    with quiet(all="ignore"):
         np.multiply.accumulate(rows[..., :-1], axis=-1, out=before[..., 1:])
         np.multiply.accumulate(rows[..., :0:-1], axis=-1, out=after[..., -2::-1])
         return (before * after).reshape(turned.shape).transpose(np.argsort(order))
@@ -337,7 +337,7 @@ def _prod_gradient(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...] | No
     a = x._a
     axes_ = tuple(range(a.ndim)) if axes is None else axes
     if mode() is False:
-        with IGNORE:
+        with quiet(all="ignore"):
             others = _others(np.conj(a) if a.dtype.kind == "c" else a, axes_) if a.ndim else np.ones_like(a)
             return wrap(spread_array(g._a, a.shape, axes, keepdim) * others)
     if a.all() and a.ndim:
@@ -425,7 +425,7 @@ def _ties(x: Tensor, out: ndarray, axes: tuple[int, ...] | None, keepdim: bool) 
     if a.dtype.kind != "i" and not mask.any():
         mask = (a != a) & (peak != peak)
     count = np.add.reduce(mask, axis=axes, keepdims=True, dtype=a.dtype if a.dtype.kind == "f" else np.float32)
-    with IGNORE:
+    with quiet(all="ignore"):
         return wrap((mask / np.maximum(count, 1)).astype(a.dtype))
 
 
@@ -585,7 +585,7 @@ def _var_array(x: ndarray, axes: Any, keepdim: bool, correction: float) -> ndarr
     n = count_of(x.shape, axes)
     real = np.dtype(f"f{x.dtype.itemsize // 2}") if x.dtype.kind == "c" else x.dtype
     _, spread_ = R.moments(x, axes, keepdim)
-    with IGNORE:
+    with quiet(all="ignore"):
         return np.asarray(spread_ * np.float64(n) / np.float64(max(n - correction, 0)) if n else spread_ * np.nan).astype(real)
 
 
@@ -683,7 +683,7 @@ def _logsumexp(x: Any, /, axes: Any, keepdim: bool) -> Any:
     a = x.astype(np.float32) if x.dtype.itemsize == 2 else x
     peak = R.reduce("max", a, axes, True)
     peak = np.where(np.isinf(peak), np.zeros((), a.dtype), peak)
-    with IGNORE:
+    with quiet(all="ignore"):
         total = R.reduce("sum", np.exp(a - peak), axes, True)
         r = np.log(total) + peak
     if not keepdim:
@@ -712,7 +712,7 @@ def _norm_array(x: ndarray, p: float, axes: Any, keepdim: bool) -> ndarray:
     if x.dtype.kind == "c":
         x = np.abs(x)
     half = x.dtype.itemsize == 2
-    with IGNORE:
+    with quiet(all="ignore"):
         v = E.var("x")
         wide = np.dtype(np.float32) if half else x.dtype
         if p == 0:

@@ -1,6 +1,9 @@
 """Optimisers, and schedules for their learning rates."""
 
-from flambeau.optim import lr_scheduler, swa_utils
+import importlib
+from types import ModuleType
+
+from flambeau.optim import lr_scheduler
 from flambeau.optim.adadelta import Adadelta
 from flambeau.optim.adagrad import Adagrad
 from flambeau.optim.adam import Adam
@@ -34,3 +37,9 @@ __all__ = [
     "lr_scheduler",
     "swa_utils",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name == "swa_utils":  # it needs nn, which optimisers don't
+        return importlib.import_module("flambeau.optim.swa_utils")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

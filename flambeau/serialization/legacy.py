@@ -43,7 +43,10 @@ def load(file: BinaryIO, size: int, unpickle: Callable[[Callable[[Any], Any]], A
 
     result = unpickle(persistent_load)
     little = system.get("little_endian", True) if isinstance(system, dict) else True
-    for key in unpickle(refuse):
+    keys = unpickle(refuse)
+    if not isinstance(keys, list):
+        raise RuntimeError("a legacy file without a list of its storages; corrupt file?")
+    for key in keys:
         storage = storages.get(str(key))
         head = file.read(8)
         if storage is None or len(head) != 8:

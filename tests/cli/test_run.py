@@ -151,7 +151,7 @@ import torch
 import torch.distributed as dist
 import torch._dynamo
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
-from torch.cuda import OutOfMemoryError
+from torch.distributed import DistBackendError
 from torch import distributed, compile
 
 class Sharded(FSDP): pass
@@ -174,7 +174,7 @@ attempt(lambda: bool(dist.ReduceOp.SUM))
 attempt(lambda: torch._dynamo.reset())
 try:
     raise KeyError
-except OutOfMemoryError: pass
+except DistBackendError: pass
 except KeyError: print("fine")
 """
     )

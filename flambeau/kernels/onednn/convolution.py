@@ -12,8 +12,16 @@ import numpy as np
 
 from flambeau.kernels.onednn import library
 from flambeau.kernels.onednn.primitives import (
-    Descriptor, Plan, PrimitiveDescriptor, cached, describe, describe_any, describe_array, reorder_descriptor,
-    temporary)
+    Descriptor,
+    Plan,
+    PrimitiveDescriptor,
+    cached,
+    describe,
+    describe_any,
+    describe_array,
+    reorder_descriptor,
+    temporary,
+)
 from flambeau.kernels.onednn.reorder import to_channels_last
 
 

@@ -1,0 +1,122 @@
+"""Calling a module with other parameters and buffers than its own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flambeau.core.errors import error
+from flambeau.core.tensor import Tensor
+from flambeau.nn.modules.module import Module
+
+__all__ = ["functional_call"]
+
+
+def _with_tied(module: Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The given tensors, also under all other names of the tensors that they replace."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    own.update(module.named_buffers(remove_duplicate=False))
+    names: dict[int, list[str]] = {}
+    for name, tensor in own.items():
+        names.setdefault(id(tensor), []).append(name)
+    result = dict(given)
+    for tied in names.values():
+        values = [given[n] for n in tied if n in given]
+        if len({id(v) for v in values}) > 1:
+            raise error(
+                ValueError,
+                f"functional_call got multiple values for keys {sorted(tied)}, which are tied. Consider using "
+                "tie_weights=False",
+            )
+        if values:
+            result.update(dict.fromkeys(tied, values[0]))
+    return result
+
+
+def _place(module: Module, name: str) -> tuple[dict[str, Any], str] | None:
+    """The dictionary that holds the parameter or buffer of this dotted name."""
+    path, _, last = name.rpartition(".")
+    owner: Any = module
+    for part in path.split(".") if path else ():
+        owner = owner._modules.get(part)
+        if owner is None:
+            return None
+    for where in (owner._parameters, owner._buffers):
+        if last in where:
+            return where, last
+    return None
+
+
+@contextmanager
+def _reparametrize_module(
+    module: Module, given: dict[str, Tensor], tie_weights: bool = False, strict: bool = False
+) -> Iterator[None]:
+    """While it lasts, the module has the given tensors for its own."""
+    wanted = _with_tied(module, given) if tie_weights else given
+    places = {name: _place(module, name) for name in wanted}
+    if strict:
+        own = {n for n, _ in module.named_parameters(remove_duplicate=False)}
+        own |= {n for n, _ in module.named_buffers(remove_duplicate=False)}
+        messages = []
+        unexpected = [n for n, place in places.items() if place is None]
+        missing = sorted(own - set(wanted))
+        if unexpected:
+            messages.append(f"Unexpected key(s): {', '.join(map(repr, unexpected))}.")
+        if missing:
+            messages.append(f"Missing key(s): {', '.join(map(repr, missing))}.")
+        if messages:
+            listed = "\n\t".join(messages)
+            raise error(RuntimeError, f"Error(s) in reparametrizing for {module._get_name()}:\n\t{listed}")
+    before = []
+    try:
+        for name, place in places.items():
+            if place is not None:
+                holder, key = place
+                before.append((holder, key, holder[key]))
+                holder[key] = wanted[name]
+        yield
+    finally:
+        for name, place in places.items():  # what the call itself replaced, as batch norm's statistics may be
+            if place is not None and name in given:
+                holder, key = place
+                given[name] = holder[key]
+        for holder, key, value in reversed(before):
+            holder[key] = value
+
+
+def _functional_call(
+    module: Module,
+    parameters_and_buffers: dict[str, Tensor],
+    args: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    tie_weights: bool = True,
+    strict: bool = False,
+) -> Any:
+    """module(*args, **kwargs) with the given tensors in the places of its own; gradients flow to them."""
+    args = () if args is None else args if isinstance(args, tuple) else (args,)
+    with _reparametrize_module(module, parameters_and_buffers, tie_weights, strict):
+        return module(*args, **(kwargs or {}))
+
+
+def functional_call(
+    module: Module,
+    parameters_and_buffers: dict[str, Tensor],
+    args: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    tie_weights: bool = True,
+    strict: bool = False,
+) -> Any:
+    """The older place of flambeau.func.functional_call."""
+    warnings.warn(
+        "`torch.nn.utils.stateless.functional_call` is deprecated as of PyTorch 2.0 and will be removed in a "
+        "future version of PyTorch. Please use `torch.func.functional_call` instead which is a drop-in replacement.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return _functional_call(
+        module, parameters_and_buffers, args, kwargs, tie_weights=tie_weights, strict=strict
+    )
