@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import error, here
-from ..core.modes import full, mode
+from ..core.modes import mode
 from ..core.tensor import Tensor, address, new_tensor
 from .node import Node, accumulator, next_seq, note_change
+from .primitive import primitive
 
 
 def check_writable(t: Tensor) -> None:
@@ -99,7 +100,7 @@ def rebase(t: Tensor, node: Node, nr: int = 0) -> None:
         if t._views:
             refresh_views(t)
         return
-    slices = CopySlices(base, t, node)
+    slices = CopySlices(base, t, node, nr)
     base._grad_fn, base._rg = slices, True
     base._nr = 0
     refresh_views(base)
@@ -130,8 +131,10 @@ class Window:
         """The same window onto another array of the base's shape and strides."""
         if array.strides != self.base_strides:
             raise AssertionError("a window needs its base's strides")
-        flat = np.ndarray(self.shape, array.dtype, array_buffer(array), self.offset, self.strides) if array.size else array.reshape(self.shape)
-        return flat
+        if not array.size or 0 in self.shape:
+            return np.zeros(self.shape, array.dtype)
+        # the gradient's dtype may be wider or narrower than the values' (real parts of complex)
+        return np.ndarray(self.shape, array.dtype, array_buffer(array), self.offset, self.strides)
 
     def fresh(self, g: np.ndarray) -> np.ndarray:
         """A copy of ``g`` laid out as the base is."""
@@ -155,30 +158,22 @@ def array_buffer(a: np.ndarray) -> Any:
 
 
 class CopySlices(Node):
-    """History of a base, one of whose views was changed: the rest of it passes through, the window goes by ``fn``."""
+    """History of a base, one of whose views was changed: the window's gradient goes to ``value``, the rest passes through."""
 
-    __slots__ = ("window", "fn")
+    __slots__ = ("window",)
 
-    def __init__(self, base: Tensor, view: Tensor, fn: Node) -> None:
-        first = base._grad_fn if base._grad_fn is not None else accumulator(base) if base._rg else None
-        self.window, self.fn = Window(base, view), fn
-        # The first input of fn was the view itself; here it is the base. The others stay what they are.
-        self.next = (first, *fn.next[1:])
-        nrs = fn.nrs or (0,) * len(fn.next)
-        self.nrs = (base._nr, *nrs[1:])
+    def __init__(self, base: Tensor, view: Tensor, value: Node, nr: int) -> None:
+        before = base._grad_fn if base._grad_fn is not None else accumulator(base) if base._rg else None
+        self.window = Window(base, view)
+        self.next, self.nrs = (before, value), (base._nr, nr)
         self.saved, self.extra, self.where, self.seq = None, None, here(), next_seq()
 
     def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
-        inner = into_window(g, self.window)
-        fn = self.fn
-        outs = fn.apply(inner, None)
-        rest = outs[1:]
-        if self.next[0] is None:
-            return (None, *rest)
-        return (replace_window(g, outs[0], self.window), *rest)
+        rest = None if self.next[0] is None else erase_window(g, self.window)
+        return rest, into_window(g, self.window)
 
     def release(self) -> None:
-        self.fn.release()
+        pass
 
 
 class AsStridedBackward0(Node):
@@ -201,80 +196,32 @@ def view_history(base: Tensor, v: Tensor) -> Node:
     return node
 
 
-def _linear(name: str, forward: Any, transpose: Any) -> Any:
-    """A linear map of gradients by a window, whose own derivative is its transpose."""
-
-    class Map(Node):
-        __slots__ = ("args",)
-
-        def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
-            return transpose(g, *self.args)
-
-        def release(self) -> None:
-            pass
-
-    Map.__name__ = name
-
-    def call(*args: Any) -> Tensor:
-        tensors = [x for x in args if isinstance(x, Tensor)]
-        rest = tuple([x for x in args if not isinstance(x, Tensor)])
-        out = new_tensor(Tensor)
-        out._a = forward(*[t._a for t in tensors if t is not None], *[r for r in rest if r is not None])
-        out._grad_fn, out._rg = None, False
-        m = mode()
-        if (m is True or m is not False and full().grad) and any(t._rg for t in tensors):
-            node = Map.__new__(Map)
-            node.next = tuple([None if not t._rg else t._grad_fn if t._grad_fn is not None else accumulator(t) for t in tensors])
-            node.nrs = tuple([t._nr for t in tensors])
-            node.args = rest
-            node.saved, node.extra, node.where, node.seq = None, None, here(), next_seq()
-            out._grad_fn, out._rg = node, True
-        return out
-
-    return call
+# Linear maps of gradients by a window, each other's transposes.
+@primitive("into_window", node="AsStridedBackward0", vjp={"x": lambda g, window: from_window(g, window)})
+def into_window(x: Any, /, window: Window) -> np.ndarray:
+    """The window's part of a base."""
+    return window.of(window.fresh(x)).copy()
 
 
-def _take(g: np.ndarray, w: Window) -> np.ndarray:
-    return w.of(w.fresh(g)).copy()
-
-
-def _put(g: np.ndarray, w: Window) -> np.ndarray:
-    base = as_base(w.base_shape, w.base_strides, g.dtype)
-    window = w.of(base)
-    if _overlaps(w):
-        np.add.at(window.reshape(-1) if False else window, ..., g)
+@primitive("from_window", node="AsStridedBackwardBackward0", vjp={"x": lambda g, window: into_window(g, window)})
+def from_window(x: Any, /, window: Window) -> np.ndarray:
+    """A base of zeros around the window's part; what lies on one element is summed."""
+    base = as_base(window.base_shape, window.base_strides, x.dtype)
+    part = window.of(base)
+    if any(s == 0 and n > 1 for n, s in zip(window.shape, window.strides)):
+        for i in np.ndindex(x.shape):
+            part[i] += x[i]
     else:
-        window[...] = g
+        part[...] = x
     return base
 
 
-def _overlaps(w: Window) -> bool:
-    return any(s == 0 and n > 1 for n, s in zip(w.shape, w.strides))
-
-
-def _replace(g: np.ndarray, inner: np.ndarray, w: Window) -> np.ndarray:
-    base = w.fresh(g)
-    w.of(base)[...] = inner
+@primitive("erase_window", node="CopySlicesBackward", vjp={"x": lambda g, window: erase_window(g, window)})
+def erase_window(x: Any, /, window: Window) -> np.ndarray:
+    """A base with zeros in the window."""
+    base = window.fresh(x)
+    window.of(base)[...] = 0
     return base
-
-
-def _erase(g: np.ndarray, w: Window) -> np.ndarray:
-    base = w.fresh(g)
-    w.of(base)[...] = 0
-    return base
-
-
-into_window = _linear("AsStridedBackward0", _take, lambda g, w: (from_window(g, w),))
-from_window = _linear("AsStridedBackwardBackward0", _put, lambda g, w: (into_window(g, w),))
-erase_window = _linear("CopySlicesErase", _erase, lambda g, w: (erase_window(g, w),))
-_replace_both = _linear("CopySlicesReplace", _replace, lambda g, w: (erase_window(g, w), into_window(g, w)))
-
-
-def replace_window(g: Tensor, inner: Tensor | None, w: Window) -> Tensor:
-    """``g`` with the window's part replaced by ``inner`` (by zero where that is None)."""
-    return erase_window(g, w) if inner is None else _replace_both(g, inner, w)
-
-
 
 
 class ConstantBackward0(Node):

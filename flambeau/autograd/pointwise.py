@@ -176,7 +176,7 @@ class Pointwise:
     ) -> None:
         self.name, self.expr, self.args, self.promote, self.check = name, expr, args, promote, check
         self.given, self.differentiable, self.refuse, self.bools = grad or {}, differentiable, refuse, bools
-        self.derivs: dict[tuple[int, bool], Pointwise | None] = {}
+        self.derivs: dict[tuple[int, bool], Renamed | None] = {}
         self.plans: dict[tuple[bool, ...], Plan] = {}
         self.conj_plans: dict[tuple[bool, ...], Plan] = {}
         self.table: dict[Any, tuple[Any, Any]] = {}  # NumPy dtype -> (kernel for few elements, for many)
@@ -206,7 +206,7 @@ class Pointwise:
                     self.table[np_dtype] = pair
         return pair
 
-    def derivative(self, i: int, conj: bool) -> Pointwise | None:
+    def derivative(self, i: int, conj: bool) -> Renamed | None:
         """The operator that turns ``g`` into the gradient of operand ``i``; None if that is zero everywhere."""
         key = (i, conj)
         if key not in self.derivs:
@@ -304,7 +304,8 @@ class Pointwise:
         rt = dtypes.result_type(dims, zeros, numbers)
         why = self.refuse.get(rt.category)
         if why:
-            raise error(RuntimeError, why.format(name=self.name, dtype=dtypes.SCALAR_NAMES[rt]))
+            kind = NotImplementedError if "not implemented for" in why else RuntimeError
+            raise error(kind, why.format(name=self.name, dtype=dtypes.SCALAR_NAMES[rt]))
         return PROMOTE[self.promote](rt)
 
     def result_dtype(self, ct: dtype) -> dtype:
@@ -340,38 +341,46 @@ class Pointwise:
             inplace.changed(x)
             return x
         before = inplace.before(x)  # its history as it was, without the tensor itself: no cycle
-        others = tuple([before if o is x else o for o in others])
-        if 0 in self.plan_for((before, *others), x._a.dtype.kind == "c").keep:  # a rule needs the values it had
-            before._a, before._vc = x._a.copy(), None
-        self.general((x, *others), into=x)
-        inplace.changed(x)
+        root = x if x._base is None else x._base
+        others = tuple(
+            [inplace.before(o) if isinstance(o, Tensor) and (o is root or o._base is root or o is x) else o for o in others]
+        )
+        # Saved at the versions that they have now: a rule that needs what is overwritten will refuse.
         node = record_node(self, (before, *others), x)
+        self.general(xs, into=x)
+        inplace.changed(x)
+        if node.plan.keep_out:
+            node.saved[-1].version += 1
         inplace.rebase(x, node)
         return x
 
 
-def derived(op: Pointwise, e: Any) -> Pointwise | None:
+def derived(op: Pointwise, e: Any) -> Any:
+    """The operator of a rule, an expression in ``g``, the operands of ``op`` and ``out``; None if it is zero."""
     if e is E.ZERO:
         return None
     args = tuple([a for a in ("g", *op.args, "out") if a in E.variables(e)])
-    while _declared:
-        other = _declared.pop(0)
-        _BY_EXPR.setdefault(canonical(other.expr, other.args), other)
+    if e is _G:
+        return Renamed(None, args, e)
     known = _BY_EXPR.get(canonical(e, args))
-    if known is not None:
-        return _Renamed(known, args)  # type: ignore[return-value]
-    node = op.node_name.rstrip("0123456789") + "Backward0"
-    bools = tuple([b for b in op.bools if b in args])
-    return Pointwise(f"{op.name}_backward", e, args, node, None, "default", True, {}, bools)
+    if known is None:
+        # operands of its own names, since "g" and "out" mean other things in its derivative
+        fresh = {a: f"v{i}" for i, a in enumerate(args)}
+        node = op.Node.__name__.rstrip("0123456789") + "Backward0"
+        bools = tuple([fresh[b] for b in op.bools if b in args])
+        known = Pointwise(
+            f"{op.name}_backward", E.rename(e, fresh), tuple(fresh.values()), node, None, "default", True, {}, bools
+        )
+    return Renamed(known, args, e)
 
 
-class _Renamed:
-    """An operator known already, under the names that this rule gives its operands."""
+class Renamed:
+    """An operator under the names that a rule gives its operands."""
 
     __slots__ = ("call", "args", "expr")
 
-    def __init__(self, op: Pointwise, args: tuple[str, ...]) -> None:
-        self.call, self.args, self.expr = op.call, args, None
+    def __init__(self, op: Pointwise | None, args: tuple[str, ...], expr: Any) -> None:
+        self.call, self.args, self.expr = None if op is None else op.call, args, expr
 
 
 def canonical(e: Any, args: tuple[str, ...]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from flambeau.kernels.onednn import library
@@ -52,6 +54,25 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndar
         return matmul(x, w.T, b)
     rows = _product(x.shape[:-1])
     return matmul(x.reshape(rows, x.shape[-1]), w.T, b).reshape(*x.shape[:-1], w.shape[0])
+
+
+def multiplier(b: np.ndarray, rows: int, accumulate: bool = False) -> Callable[[np.ndarray, np.ndarray], object]:
+    """A function of a (rows, inner) and out that writes `a @ b` to `out`, or adds it: for many products with one b.
+
+    a and out are C-contiguous; b must not change meanwhile, since a copy of it in a better layout may be used.
+
+    >>> out = np.zeros((2, 2))
+    >>> _ = multiplier(np.eye(2), 2)(np.ones((2, 2)), out)
+    >>> out
+    array([[1., 1.],
+           [1., 1.]])
+    """
+    if b.dtype == np.float32 and rows > 1 and b.size * rows >= ONE_MATRIX and library.available():
+        from flambeau.kernels.onednn.matmul import packed
+
+        if (function := packed(b, rows, accumulate)) is not None:
+            return function
+    return lambda a, out: matmul(a, b, out=out, accumulate=accumulate)
 
 
 def _product(shape) -> int:

@@ -155,13 +155,14 @@ def group_norm(x: np.ndarray, groups: int, w: np.ndarray | None, b: np.ndarray |
     """
     if _is_half(x):
         return _narrow(x.dtype, *group_norm(_wide(x)[0], groups, *_wide(w, b), eps))
-    split = _split(x, groups)
-    mean, variance = moments(split, tuple(range(2, split.ndim)))
+    # moments of each channel, (N, groups, C/groups) in float64, then of the groups: so x keeps its long loops
+    means, variances = (v.reshape(x.shape[0], groups, -1) for v in moments(x, tuple(range(2, x.ndim))))
+    mean = means.mean(-1)
+    variance = variances.mean(-1) + ((means - mean[..., None]) ** 2).mean(-1)
     mean, rstd = mean.astype(x.dtype), (1 / np.sqrt(variance + eps)).astype(x.dtype)
-    own = np.ones((groups, 1), x.dtype) if w is None else w.reshape(groups, -1)
-    shift = np.zeros((groups, 1), x.dtype) if b is None else b.reshape(groups, -1)
-    out = _NORMAL(split, *(_fill(v, split) for v in (mean[..., None], rstd[..., None] * own, shift[None])))
-    return out.reshape(x.shape), mean, rstd
+    own, shift = (d if v is None else v for v, d in ((w, np.ones(x.shape[1], x.dtype)), (b, np.zeros(1, x.dtype))))
+    out = _NORMAL(x, _spread(mean, x), _spread(rstd, x, own), _along(shift, x))
+    return out, mean, rstd
 
 
 def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray | None, mean: np.ndarray,
@@ -170,31 +171,26 @@ def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray
     if _is_half(x):
         wide = [*_wide(g, x), groups, *_wide(w, mean, rstd)]
         return _narrow(x.dtype, *group_norm_backward(*wide), all_of_it=True)
-    split, g = _split(x, groups), _split(g, groups)
-    count = max(1, prod(split.shape[2:]))
-    centre, factor = (_fill(v[..., None], split) for v in (mean, rstd))
-    # one number a channel, (N, groups, C/groups), from which all sums follow
-    sums, products = map_reduce((_g, _g * (_x - _m)), ("g", "x", "m"),
-                                (g, split, np.broadcast_to(centre, split.shape)), tuple(range(3, split.ndim)))
-    products *= rstd[..., None]
-    own = np.ones((groups, 1), x.dtype) if w is None else w.reshape(groups, -1)
-    from_mean, from_variance = ((v * own).sum(-1, keepdims=True) / count for v in (sums, products))
-    dx = _NORMAL_GRAD(g, split, centre, factor, _fill(own[None], split), _fill(from_mean, split),
-                      _fill(from_variance * rstd[..., None], split))
-    return dx.reshape(x.shape), products.sum(0).reshape(-1), sums.sum(0).reshape(-1)
+    count = max(1, prod(x.shape[1:]) // groups)
+    centre = _spread(mean, x)
+    # one number a channel, (N, C), from which all sums follow
+    sums, products = map_reduce((_g, _g * (_x - _m)), ("g", "x", "m"), (g, x, np.broadcast_to(centre, x.shape)),
+                                tuple(range(2, x.ndim)))
+    products *= _spread(rstd, x).reshape(products.shape)
+    own = np.ones(x.shape[1], x.dtype) if w is None else w
+    from_mean, from_variance = (
+        (v * own).reshape(*mean.shape, -1).sum(-1) / count for v in (sums, products))
+    dx = _NORMAL_GRAD(g, x, centre, _spread(rstd, x), _along(own, x), _spread(from_mean, x),
+                      _spread(from_variance * rstd, x))
+    return dx, products.sum(0), sums.sum(0)
 
 
-def _split(x, groups):
-    """(N, groups, C/groups, *S), a view whatever the strides."""
-    own = x.shape[1] // groups
-    return np.lib.stride_tricks.as_strided(
-        x, (x.shape[0], groups, own, *x.shape[2:]),
-        (x.strides[0], own * x.strides[1], *x.strides[1:]), writeable=False)
-
-
-def _fill(values, split):
-    """(N, groups, C/groups), each may be 1, shaped to broadcast over the split array."""
-    return values.reshape(*values.shape, *(1,) * (split.ndim - 3))
+def _spread(values, x, own=None):
+    """(N, groups) for each channel, times `own` (C,), shaped to broadcast over x."""
+    result = np.repeat(values, x.shape[1] // values.shape[1], axis=1)
+    if own is not None:
+        result = result * own
+    return result.reshape(*result.shape, *(1,) * (x.ndim - 2))
 
 
 # --- root mean square -------------------------------------------------------------------------------------

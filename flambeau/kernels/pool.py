@@ -161,6 +161,8 @@ def adaptive_avg_pool(x: np.ndarray, size) -> np.ndarray:
     array([[[1., 3.]]])
     """
     size = spread(as_key(size), x.ndim - 2)
+    if size == (1,) * len(size) and x.size and x.dtype.kind in "fc" and not _fast(x):
+        return x.mean(tuple(range(2, x.ndim)), keepdims=True)
     if _divisible(x.shape, size) and x.size:
         return avg_pool(x, tuple(n // o for n, o in zip(x.shape[2:], size, strict=True)))
     return _in_float32(_adaptive_avg, x, size)
@@ -174,7 +176,10 @@ def _adaptive_avg(x, size):
         column = (-1, *(1,) * (x.ndim - axis - 1))
         for step in range(max(end - start, default=0)):
             inside = start + step < end
-            total += np.where(inside.reshape(column), x.take(np.minimum(start + step, end - 1), axis), 0)
+            value = x.take(np.minimum(start + step, end - 1), axis)
+            if not inside.all():
+                value[(slice(None),) * axis + (~inside,)] = 0
+            total += value
         total /= (end - start).astype(x.dtype).reshape(column)
         x = total
     return channels_first(x)

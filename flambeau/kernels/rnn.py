@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flambeau.kernels.expr import sigmoid, tanh, var
-from flambeau.kernels.matmul import matmul
+from flambeau.kernels.expr import var
+from flambeau.kernels.matmul import matmul, multiplier
 from flambeau.kernels.ufunc import Kernel, kernel
 
 
@@ -19,9 +19,9 @@ from flambeau.kernels.ufunc import Kernel, kernel
 def _lstm_cell() -> tuple[Kernel, Kernel]:
     """One step and its gradient, as kernels over (N, H)."""
     i, f, g, o, c, tanh_c, dh, gy, dc = map(var, ("i", "f", "g", "o", "c", "tanh_c", "dh", "gy", "dc"))
-    gates = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
-    new_c = gates[1] * c + gates[0] * gates[2]
-    step = kernel([*gates, new_c, tanh(new_c), gates[3] * tanh(new_c)], ("i", "f", "g", "o", "c"), "lstm_cell")
+    # given tanh of all gates' sums, halved where a sigmoid is wanted: sigmoid(x) = tanh(x / 2) / 2 + 1 / 2
+    new_i, new_f, new_o = (0.5 * v + 0.5 for v in (i, f, o))
+    step = kernel([new_i, new_f, g + 0, new_o, new_f * c + new_i * g], ("i", "f", "g", "o", "c"), "lstm_cell")
     h = dh + gy
     total = dc + h * o * (1 - tanh_c * tanh_c)
     back = kernel(
@@ -44,18 +44,24 @@ def lstm_forward(x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None):
     if _is_half(x):
         y, h, c, saved = lstm_forward(*_wide(x, h0, c0, w_ih, w_hh, b_ih, b_hh))
         return *_narrow(x.dtype, y, h, c), saved
-    products = _input_products(x, w_ih, _sum_biases(b_ih, b_hh))
-    recurrent = np.ascontiguousarray(w_hh.T)
     (steps, batch), hidden = x.shape[:2], h0.shape[1]
+    # NumPy's tanh is vectorised and faster than any sigmoid: halve what is to become one
+    halves = np.full((4 * hidden, 1), 0.5, x.dtype)
+    halves[2 * hidden:3 * hidden] = 1
+    bias = _sum_biases(b_ih, b_hh)
+    products = _input_products(x, w_ih * halves, None if bias is None else bias * halves[:, 0])
+    add_recurrent = multiplier((w_hh * halves).T, batch, accumulate=True)
     gates = np.empty((steps, 4, batch, hidden), x.dtype)
     cells = np.empty((steps + 1, batch, hidden), x.dtype)
     y, tanh_c = np.empty((steps, batch, hidden), x.dtype), np.empty((steps, batch, hidden), x.dtype)
     cells[0], h = c0, np.ascontiguousarray(h0)
     for t in range(steps):
         product = products[t]
-        matmul(h, recurrent, out=product, accumulate=True)
-        h = y[t]
-        _LSTM(*_parts(product, 4), cells[t], out=(*gates[t], cells[t + 1], tanh_c[t], h))
+        add_recurrent(h, product)
+        np.tanh(product, out=product)
+        _LSTM(*_parts(product, 4), cells[t], out=(*gates[t], cells[t + 1]))
+        np.tanh(cells[t + 1], out=tanh_c[t])
+        h = np.multiply(gates[t, 3], tanh_c[t], out=y[t])
     return y, h.copy(), cells[steps].copy(), (gates, cells, tanh_c, y)
 
 
@@ -70,31 +76,29 @@ def lstm_backward(gy, gh, gc, saved, x, h0, w_ih, w_hh, bias: bool = True):
     steps, batch, hidden = y.shape
     d_gates = np.empty((steps, batch, 4 * hidden), x.dtype)
     dh, dc, gy = _copy(gh, h0), _copy(gc, h0), _each_step(gy, y)
-    recurrent = np.ascontiguousarray(w_hh)
+    recurrent = multiplier(w_hh, batch)
     for t in range(steps - 1, -1, -1):
         _LSTM_GRAD(dh, gy[t], dc, *gates[t], cells[t], tanh_c[t], out=(*_parts(d_gates[t], 4), dc))
-        matmul(d_gates[t], recurrent, out=dh)
+        recurrent(d_gates[t], dh)
     return _weight_gradients(d_gates, d_gates, x, h0, y, w_ih, bias, dh, dc)
 
 
 # --- GRU: gates in the order r, z, n -----------------------------------------------------------------------
-def _gru_cell() -> tuple[Kernel, Kernel]:
-    """One step and its gradient; (p, q, s) are the products with x, (u, v, w) with h, bias included."""
-    p, q, s, u, v, w, h, dh, gy, r, z, n = map(
-        var, ("p", "q", "s", "u", "v", "w", "h", "dh", "gy", "r", "z", "n"))
-    new_r, new_z = sigmoid(p + u), sigmoid(q + v)
-    new_n = tanh(s + new_r * w)
-    step = kernel([new_r, new_z, new_n, new_n + new_z * (h - new_n)],
-                  ("p", "q", "s", "u", "v", "w", "h"), "gru_cell")
+def _gru_cell() -> tuple[Kernel, Kernel, Kernel]:
+    """One step in two parts, and its gradient; s and w are n's products with x and with h, biases included."""
+    w, h, dh, gy, r, z, n, s = map(var, ("w", "h", "dh", "gy", "r", "z", "n", "s"))
+    new_r, new_z = 0.5 * r + 0.5, 0.5 * z + 0.5         # as in an LSTM's cell
+    gates = kernel([new_r, new_z, s + new_r * w], ("r", "z", "s", "w"), "gru_gates")
+    mix = kernel(n + z * (h - n), ("n", "z", "h"), "gru_mix")
     total = dh + gy
     d_n = total * (1 - z) * (1 - n * n)
     d_r, d_z = d_n * w * r * (1 - r), total * (h - n) * z * (1 - z)
     back = kernel([d_r, d_z, d_n, d_r, d_z, d_n * r, total * z],
                   ("dh", "gy", "r", "z", "n", "w", "h"), "gru_cell_grad")
-    return step, back
+    return gates, mix, back
 
 
-_GRU, _GRU_GRAD = _gru_cell()
+_GRU_GATES, _GRU_MIX, _GRU_GRAD = _gru_cell()
 
 
 def gru_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -102,15 +106,24 @@ def gru_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None):
     if _is_half(x):
         y, h, saved = gru_forward(*_wide(x, h0, w_ih, w_hh, b_ih, b_hh))
         return *_narrow(x.dtype, y, h), saved
-    from_x = _input_products(x, w_ih, b_ih)
-    recurrent = np.ascontiguousarray(w_hh.T)
     (steps, batch), hidden = x.shape[:2], h0.shape[1]
+    halves = np.full((3 * hidden, 1), 0.5, x.dtype)
+    halves[2 * hidden:] = 1
+    from_x = _input_products(x, w_ih * halves, None if b_ih is None else b_ih * halves[:, 0])
+    add_recurrent = multiplier((w_hh * halves).T, batch, accumulate=True)
     gates, y = np.empty((steps, 3, batch, hidden), x.dtype), np.empty((steps, batch, hidden), x.dtype)
-    from_h, h = np.empty((steps, batch, 3 * hidden), x.dtype), np.ascontiguousarray(h0)
+    from_h, h = np.zeros((steps, batch, 3 * hidden), x.dtype), np.ascontiguousarray(h0)
+    if b_hh is not None:
+        from_h[...] = b_hh * halves[:, 0]
+    sigmoids = np.empty((batch, 2 * hidden), x.dtype)
     for t in range(steps):
-        matmul(h, recurrent, b_hh, out=from_h[t])
-        _GRU(*_parts(from_x[t], 3), *_parts(from_h[t], 3), h, out=(*gates[t], y[t]))
-        h = y[t]
+        add_recurrent(h, from_h[t])
+        np.add(from_x[t, :, :2 * hidden], from_h[t, :, :2 * hidden], out=sigmoids)
+        np.tanh(sigmoids, out=sigmoids)
+        n = gates[t, 2]
+        _GRU_GATES(*_parts(sigmoids, 2), from_x[t, :, 2 * hidden:], from_h[t, :, 2 * hidden:], out=(*gates[t],))
+        np.tanh(n, out=n)
+        h = _GRU_MIX(n, gates[t, 1], h, out=y[t])
     return y, h.copy(), (gates, from_h, y)
 
 
@@ -123,11 +136,11 @@ def gru_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True):
     d_input = np.empty((steps, batch, 3 * hidden), x.dtype)
     d_recurrent = np.empty((steps, batch, 3 * hidden), x.dtype)
     dh, gy = _copy(gh, h0), _each_step(gy, y)
-    recurrent = np.ascontiguousarray(w_hh)
+    add_recurrent = multiplier(w_hh, batch, accumulate=True)
     for t in range(steps - 1, -1, -1):
         _GRU_GRAD(dh, gy[t], *gates[t], _parts(from_h[t], 3)[2], y[t - 1] if t else h0,
                   out=(*_parts(d_input[t], 3), *_parts(d_recurrent[t], 3), dh))
-        matmul(d_recurrent[t], recurrent, out=dh, accumulate=True)
+        add_recurrent(d_recurrent[t], dh)
     dx, dw_ih, dw_hh, db_ih, db_hh, dh0 = _weight_gradients(d_input, d_recurrent, x, h0, y, w_ih, bias, dh)
     return dx, dh0, dw_ih, dw_hh, db_ih, db_hh
 
@@ -139,9 +152,9 @@ def rnn_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None, nonlinearity: str = "ta
         y, h, saved = rnn_forward(*_wide(x, h0, w_ih, w_hh, b_ih, b_hh), nonlinearity)
         return *_narrow(x.dtype, y, h), saved
     y = _input_products(x, w_ih, _sum_biases(b_ih, b_hh))
-    h, recurrent = np.ascontiguousarray(h0), np.ascontiguousarray(w_hh.T)
+    h, add_recurrent = np.ascontiguousarray(h0), multiplier(w_hh.T, x.shape[1], accumulate=True)
     for t in range(x.shape[0]):
-        matmul(h, recurrent, out=y[t], accumulate=True)
+        add_recurrent(h, y[t])
         h = np.tanh(y[t], out=y[t]) if nonlinearity == "tanh" else np.maximum(y[t], 0, out=y[t])
     return y, h.copy(), (y, nonlinearity)
 
@@ -153,12 +166,12 @@ def rnn_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True):
     y, nonlinearity = saved
     factors = 1 - y * y if nonlinearity == "tanh" else (y > 0).astype(x.dtype)
     dh = _copy(gh, h0)
-    recurrent = np.ascontiguousarray(w_hh)
+    recurrent = multiplier(w_hh, y.shape[1])
     for t in range(y.shape[0] - 1, -1, -1):
         if gy is not None:
             dh += gy[t]
         factors[t] *= dh
-        matmul(factors[t], recurrent, out=dh)
+        recurrent(factors[t], dh)
     return _weight_gradients(factors, factors, x, h0, y, w_ih, bias, dh)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 from flambeau.kernels import backend
 
@@ -34,6 +35,9 @@ def set_num_threads(n: int) -> None:
         return
     gomp.omp_set_num_threads(ctypes.c_int(n))
     CONFIG[0] = n
+    # oneDNN's primitives are made for a number of threads
+    if primitives := sys.modules.get("flambeau.kernels.onednn.primitives"):
+        primitives.clear()
 
 
 def _after_fork() -> None:

@@ -4,6 +4,7 @@ from flambeau.nn import functional, init  # isort: skip  (the modules build on t
 from flambeau.nn.modules import *  # noqa: F403
 from flambeau.nn.modules import __all__ as _modules
 from flambeau.nn.parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
+
 from flambeau.nn import modules, parameter, utils  # isort: skip
 
 __all__ = [

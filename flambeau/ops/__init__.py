@@ -8,3 +8,8 @@ from . import views
 from . import maths
 from . import activations
 from . import indexing
+from . import joining
+from . import random
+from . import fill
+from . import sorting
+from . import scans

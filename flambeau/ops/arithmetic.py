@@ -160,7 +160,8 @@ def _no_zero(xs: tuple[Any, ...]) -> None:
             raise error(RuntimeError, "ZeroDivisionError")
 
 
-_floor_div = pointwise("floor_divide", E.floordiv(x, y), "x y", check=_no_zero, refuse=dict(NO_COMPLEX))
+_NO_BOOL = {BOOL: "\"{name}_cpu\" not implemented for '{dtype}'", **NO_COMPLEX}
+_floor_div = pointwise("floor_divide", E.floordiv(x, y), "x y", check=_no_zero, refuse=_NO_BOOL)
 _floor_div_grad = pointwise(
     "div_floor", E.floordiv(x, y), "x y", node="DivBackward2", check=_no_zero, grad={"x": NO_GRADIENT, "y": NO_GRADIENT}
 )
@@ -213,14 +214,14 @@ both(_div.inplace, "true_divide_")
 attach(_div, "truediv", reflected=_rdiv.operator())
 
 public_pointwise(_floor_div, doc="``floor(input / other)``; RuntimeError for integers divided by zero.")
-_rfloor_div = pointwise("rfloor_divide", E.floordiv(y, x), "x y", check=lambda xs: _no_zero(xs[::-1]))
+_rfloor_div = pointwise("rfloor_divide", E.floordiv(y, x), "x y", check=lambda xs: _no_zero(xs[::-1]), refuse=_NO_BOOL)
 attach(_floor_div, "floordiv", reflected=_rfloor_div.operator())
 
-_remainder = pointwise("remainder", E.remainder(x, y), "x y", node="RemainderBackward1", check=_no_zero)
-_remainder_number = pointwise("remainder_number", E.remainder(x, y), "x y", node="RemainderBackward0", check=_no_zero)
-_rremainder = pointwise("rremainder", E.remainder(y, x), "x y", check=lambda xs: _no_zero(xs[::-1]))
-_fmod = pointwise("fmod", E.fmod(x, y), "x y", node="FmodBackward1", check=_no_zero)
-_fmod_number = pointwise("fmod_number", E.fmod(x, y), "x y", node="FmodBackward0", check=_no_zero)
+_remainder = pointwise("remainder", E.remainder(x, y), "x y", node="RemainderBackward1", check=_no_zero, refuse=_NO_BOOL)
+_remainder_number = pointwise("remainder_number", E.remainder(x, y), "x y", node="RemainderBackward0", check=_no_zero, refuse=_NO_BOOL)
+_rremainder = pointwise("rremainder", E.remainder(y, x), "x y", check=lambda xs: _no_zero(xs[::-1]), refuse=_NO_BOOL)
+_fmod = pointwise("fmod", E.fmod(x, y), "x y", node="FmodBackward1", check=_no_zero, refuse=_NO_BOOL)
+_fmod_number = pointwise("fmod_number", E.fmod(x, y), "x y", node="FmodBackward0", check=_no_zero, refuse=_NO_BOOL)
 
 
 def with_number(name: str, op: Pointwise, number_op: Pointwise, doc: str, names: tuple[str, ...] = ()) -> Any:
@@ -268,10 +269,11 @@ def _check_power(xs: tuple[Any, ...]) -> None:
 
 
 _pow_number = pointwise("pow_number", E.apply("pow", x, y), "x y", node="PowBackward0", check=_check_power)
-_pow = pointwise("pow", E.apply("pow", x, y), "x y", node="PowBackward1")
-_number_pow = pointwise("number_pow", E.apply("pow", x, y), "x y", node="PowBackward2")
-_rpow = pointwise("rpow", E.apply("pow", y, x), "x y", node="PowBackward2")
-_zeroth = pointwise("pow_0", E.where(E.eq(x, x), 1, 1), "x", node="PowBackward0")
+_NO_BOOL_POW = {BOOL: "\"pow\" not implemented for '{dtype}'"}
+_pow = pointwise("pow", E.apply("pow", x, y), "x y", node="PowBackward1", refuse=_NO_BOOL_POW)
+_number_pow = pointwise("number_pow", E.apply("pow", x, y), "x y", node="PowBackward2", refuse=_NO_BOOL_POW)
+_rpow = pointwise("rpow", E.apply("pow", y, x), "x y", node="PowBackward2", refuse=_NO_BOOL_POW)
+_pow_bool = pointwise("pow_bool", E.logical_or(x, E.logical_not(y)), "x y")
 # Exponents that need no pow. By 2 is as it stands in every dtype, the others in floating ones.
 _square = pointwise("square", x * x, "x", node="PowBackward0")
 _POWERS: dict[Any, Pointwise] = {2: _square}
@@ -284,6 +286,8 @@ _square_call = _square.call
 
 def _power_op(base: Any, exponent: Any) -> Any:
     """(operator, operands)"""
+    if is_bool(exponent) and not isinstance(exponent, Tensor) and is_bool(base):
+        return _pow_bool, (base, exponent)
     if isinstance(exponent, Tensor):
         return (_pow if isinstance(base, Tensor) else _number_pow), (base, exponent)
     if not isinstance(base, Tensor):

@@ -430,9 +430,15 @@ def _format(self: Tensor, spec: str) -> str:
 
 
 Tensor.__bool__ = Tensor.__nonzero__ = _bool  # type: ignore[attr-defined]
-Tensor.__float__ = lambda self: float(self.item())  # type: ignore[attr-defined]
-Tensor.__int__ = Tensor.__long__ = lambda self: int(self.item())  # type: ignore[attr-defined]
-Tensor.__complex__ = lambda self: complex(self.item())  # type: ignore[attr-defined]
+def _number(self: Tensor, kind: Any) -> Any:
+    if self._a.size != 1:
+        raise error(ValueError, "only one element tensors can be converted to Python scalars")
+    return kind(self.item())  # type: ignore[attr-defined]
+
+
+Tensor.__float__ = lambda self: _number(self, float)  # type: ignore[attr-defined]
+Tensor.__int__ = Tensor.__long__ = lambda self: _number(self, int)  # type: ignore[attr-defined]
+Tensor.__complex__ = lambda self: _number(self, complex)  # type: ignore[attr-defined]
 Tensor.__index__ = _index  # type: ignore[attr-defined]
 Tensor.__len__ = _len  # type: ignore[attr-defined]
 Tensor.__iter__ = _iter  # type: ignore[attr-defined]
@@ -680,14 +686,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
 def _check_expands(small: tuple[int, ...], large: tuple[int, ...]) -> None:
     if len(small) > len(large):
-        if all(n == 1 for n in small[: len(small) - len(large)]):
-            small = small[len(small) - len(large) :]
-        else:
-            raise error(
-                RuntimeError,
-                f"expand(torch.FloatTensor{{{list(small)}}}, size={list(large)}): the number of sizes provided ({len(large)}) "
-                f"must be greater or equal to the number of dimensions in the tensor ({len(small)})",
-            )
+        raise error(RuntimeError, f"output with shape {list(large)} doesn't match the broadcast shape {list(small)}")
     for i in range(1, len(small) + 1):
         if small[-i] not in (1, large[-i]):
             d = len(large) - i

@@ -206,7 +206,10 @@ def number(value: Any, nt: np.dtype) -> Any:
     """A Python number as a scalar of a NumPy dtype; RuntimeError if it does not fit."""
     d = FROM_NP[nt]
     if d.category == INT:
-        v = int(value.real if isinstance(value, complex) else value)
+        value = value.real if isinstance(value, complex) else value
+        if not math.isfinite(value):
+            raise error(RuntimeError, f"value cannot be converted to type {overflow_name(d)} without overflow")
+        v = int(value)
         info = np.iinfo(nt)
         if not -(info.max) - 1 <= v <= info.max:
             raise error(RuntimeError, f"value cannot be converted to type {overflow_name(d)} without overflow")

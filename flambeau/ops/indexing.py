@@ -45,12 +45,9 @@ Key = tuple[Any, ...]
 def index_tensor(i: Any) -> Tensor:
     """A tensor that may stand in brackets, from a tensor, an array or a sequence: integers or bools."""
     if not isinstance(i, Tensor):
-        try:
-            a = array_of(i, None)
-        except TypeError:
-            if isinstance(i, (list, tuple, range, np.ndarray)) or hasattr(i, "__len__") and not isinstance(i, (str, dict, set)):
-                raise
-            raise not_an_index(i) from None
+        if not hasattr(i, "__len__"):
+            raise not_an_index(i)
+        a = array_of(i, None)
         if not a.size and not isinstance(i, np.ndarray):
             a = a.astype(LONG)
         i = wrap(a)
@@ -76,7 +73,9 @@ def not_an_index(i: Any) -> BaseException:
 def as_tuple(key: Any) -> tuple[Any, ...]:
     if key.__class__ is tuple:
         return key
-    if isinstance(key, list) and len(key) < 32 and any(isinstance(k, slice) or k is None or k is Ellipsis for k in key):
+    if isinstance(key, list) and len(key) < 32 and any(
+        k is None or k is Ellipsis or isinstance(k, (slice, list, tuple, range, Tensor, np.ndarray)) for k in key
+    ):  # NumPy's old rule, which PyTorch kept
         return tuple(key)
     return (key,)
 
@@ -317,7 +316,8 @@ def add_at(out: np.ndarray, key: Key, g: np.ndarray) -> None:
     at = where[0] if adjacent else 0
     nb = len(broad)
     rest = [d for d in range(out.ndim) if d not in where]
-    g = np.broadcast_to(g, out.shape[:at] + broad + tuple([out.shape[d] for d in rest if d >= at or not adjacent]))  if adjacent else np.broadcast_to(g, broad + tuple([out.shape[d] for d in rest]))
+    before = out.shape[:at]
+    g = np.broadcast_to(g, (*before, *broad, *[out.shape[d] for d in rest[len(before) :]]))
     rows = np.moveaxis(g, range(at, at + nb), range(nb)).reshape(place.size, *[out.shape[d] for d in rest])
     front = out.transpose(*where, *rest)
     if front.flags.c_contiguous:
@@ -450,7 +450,7 @@ def _put_arguments(x: Tensor, indices: Any, values: Tensor) -> tuple[Key, Tensor
             f"{SCALAR_NAMES[values.dtype]} for the source.",
         )
     try:
-        shape = np.empty(0, np.int8).reshape(0) if False else np.broadcast_to(np.int8(0), x._a.shape)[key].shape
+        shape = np.broadcast_to(np.int8(0), x._a.shape)[key].shape
     except IndexError as e:
         raise index_error(e, (key,)) from None
     try:

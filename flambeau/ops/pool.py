@@ -14,7 +14,7 @@ import numpy as np
 from ..autograd.primitive import primitive
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
-from ..core.tensor import Tensor, wrap
+from ..core.tensor import Tensor
 from ..kernels import pool as kernels
 from ..kernels.windows import output_size
 from .public import publish
@@ -114,19 +114,20 @@ def _gather(x: Any, indices: Any, /, rank: Any) -> Any:
 def _pooled(kernel: Any, nodes: str) -> dict[int, Any]:
     """Operators that return (values, indices) and whose gradient goes back to the indices, one a rank."""
 
-    def back(g: Any, out: Any, x_shape: Any, rank: Any) -> Any:
-        return _scatter(g[0], out[1]._detached(), x_shape, rank)
+    def back(g: Any, places: Any, x_shape: Any, rank: Any) -> Any:
+        return _scatter(g[0], places, x_shape, rank)
 
     def declare(r: int) -> Any:
         name = nodes.format(max(r, 2))
-        return primitive(f"{name[:-9]}_{r}", node=name, vjp={"x": back})(kernel)
+        return primitive(f"{name[:-9]}_{r}", node=name, vjp={"x": back}, aux=("places",))(kernel)
 
     return {r: declare(r) for r in (1, 2, 3)}
 
 
 def _adaptive_max(x: Any, /, rank: Any, size: Any) -> Any:
     out, indices = kernels.adaptive_max_pool(batched(x, rank), size)
-    return laid(out, x.ndim), np.ascontiguousarray(laid(indices, x.ndim))
+    indices = np.ascontiguousarray(laid(indices, x.ndim))
+    return laid(out, x.ndim), indices, indices
 
 
 def _fractional_max(x: Any, /, rank: Any, kernel: Any, size: Any, samples: Any) -> Any:
@@ -149,7 +150,8 @@ def _fractional_max(x: Any, /, rank: Any, kernel: Any, size: Any, samples: Any) 
     values = take(full, flat)
     best = np.argmax(np.where(values != values, np.inf, values), -1)[..., None]  # NaN wins
     pick = [np.take_along_axis(v, best, -1)[..., 0] for v in (values, flat)]
-    return tuple([p if p.ndim == x.ndim else p[0] for p in pick])
+    values, indices = [p if p.ndim == x.ndim else p[0] for p in pick]
+    return values, indices, indices
 
 
 ADAPTIVE_MAX = _pooled(_adaptive_max, "AdaptiveMaxPool{}DBackward0")

@@ -545,6 +545,8 @@ def _extremes(op: str, pairwise: Any) -> None:
     def arg(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
         no_complex("arg" + op, input)
         a = input._a
+        if a.dtype.kind == "b":
+            raise error(RuntimeError, f"arg{op}(): does not support bool input")
         if dim is None:
             not_empty("arg" + op, a, None, IndexError, False)
             r = arg_array(op, a, None)
@@ -577,7 +579,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 # ---- moments --------------------------------------------------------------------------------------------------------
 _slope = pointwise(  # g / (2 std), 0 where std is
-    "std_slope", E.where(E.eq(E.var("x"), 0), 0, E.var("g") / (2 * E.var("x"))), "g x", node="StdBackward0"
+    "std_slope", E.where(E.eq(E.var("x"), 0), 0, E.var("v") / (2 * E.var("x"))), "v x", node="StdBackward0"
 )
 
 
@@ -757,7 +759,7 @@ def _norm_rule(g: Tensor, x: Tensor, out: Tensor, p: float, axes: Any, keepdim: 
 
 
 _ratio = pointwise(  # g / norm, 0 where the norm is
-    "norm_ratio", E.where(E.eq(E.var("x"), 0), 0, E.var("g") / E.var("x")), "g x", node="DivBackward0"
+    "norm_ratio", E.where(E.eq(E.var("x"), 0), 0, E.var("v") / E.var("x")), "v x", node="DivBackward0"
 )
 
 

@@ -75,7 +75,8 @@ def shape_error(a: np.ndarray, shape: tuple[int, ...]) -> BaseException:
     if shape.count(-1) > 1:
         return error(RuntimeError, "only one dimension can be inferred")
     if any(n < -1 for n in shape):
-        return error(RuntimeError, f"invalid shape dimension {next(n for n in shape if n < -1)}")
+        i = next(i for i, n in enumerate(shape) if n < -1)
+        return error(RuntimeError, f"invalid shape dimension {shape[i]} at index {i} of shape {list(shape)}")
     if not a.size and -1 in shape and 0 in shape:
         return error(
             RuntimeError,
@@ -93,6 +94,8 @@ def shape_error(a: np.ndarray, shape: tuple[int, ...]) -> BaseException:
 
 def reshaped(x: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     a = x._a
+    if shape and min(shape) < -1:
+        raise shape_error(a, shape)
     try:
         return a.reshape(shape)
     except ValueError:
@@ -127,10 +130,16 @@ def view(self: Tensor, *shape: Any) -> Tensor:
                 "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
                 "contiguous subspaces). Use .reshape(...) instead.",
             )
+    return _to_shape(x, size)
+
+
+def _to_shape(x: Tensor, size: tuple[int, ...]) -> Tensor:
     try:
+        if size and min(size) < -1:  # NumPy takes any negative entry for -1
+            raise ValueError
         return _view(x, size)
     except ValueError:
-        raise shape_error(a, size) from None
+        raise shape_error(x._a, size) from None
 
 
 @primitive("view_dtype", view="one")
@@ -165,10 +174,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     x = ready(input, "reshape")
     a = x._a
     if a.flags.c_contiguous:
-        try:
-            return _view(x, size)
-        except ValueError:
-            raise shape_error(a, size) from None
+        return _to_shape(x, size)
     return _view(x, size) if is_view_of(reshaped(x, size), a) else _unsafe_view(x, size)
 
 

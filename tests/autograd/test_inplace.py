@@ -99,6 +99,18 @@ def test_saved_output_changed():
         y.sum().backward()
 
 
+def test_overwritten_operand_that_a_rule_needs():
+    x = torch.ones(4, requires_grad=True)
+    y = x * 1
+    y.mul_(x)  # the gradient of x needs what y was
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    z = x * 1
+    z[1:3].mul_(z[2:4])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
 def test_expanded_memory_is_not_written():
     x = torch.zeros(1).expand(3)
     with pytest.raises(RuntimeError, match="more than one element of the written-to tensor refers to a single memory location"):
@@ -130,7 +142,8 @@ def test_second_derivative_through_copy_slices():
 
     def f(x):
         y = x * x
-        y[1:] *= x[:2]
+        y[1:] = y[1:] * x[:2]
+        y[0] *= 3
         return y
 
     assert torch.autograd.gradcheck(f, (x,))

@@ -157,3 +157,13 @@ def test_cache_is_bounded_and_keeps_what_is_used(monkeypatch):
     assert plan in primitives._young.values()
     primitives.clear()
     assert not primitives._young and not primitives._old
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_multiplier(accumulate, dtype, engine):
+    for b in (random(6, 7, dtype=dtype), random(7, 6, dtype=dtype).T, random(6, 14, dtype=dtype)[:, ::2]):
+        times, a = kernels.multiplier(b, 5, accumulate), random(5, 6, dtype=dtype)
+        out = np.ones((5, 7), dtype)
+        times(a, out)
+        close(out, a @ b + accumulate)

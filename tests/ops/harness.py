@@ -273,8 +273,10 @@ class OperatorTests:
             got = case.fn(F, *map(tensor, arrays))
             with np.errstate(all="ignore"):
                 wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+                if dtype == "bool" and any(t.dtype.category > 1 for t in flat(got)):
+                    wide = [a.astype(np.float64) for a in arrays]  # NumPy would answer in float16
                 want = case.ref(*wide)  # type: ignore[misc]
-            close(numpy(got), want, case.tol * TOLERANCE.get(dtype, 1e-9))
+            close(numpy(got), want, case.tol * TOLERANCE.get(dtype, 1e-9 if dtype == "float64" else 1e-6))
 
     @pytest.mark.torch
     def test_against_torch(self, case: Case) -> None:
@@ -301,7 +303,7 @@ class OperatorTests:
 
     def test_layouts(self, case: Case) -> None:
         """The same values however the inputs lie in memory; empty inputs give what they can without a crash."""
-        arrays = case.arrays("float64")
+        arrays = case.arrays("float64" if "float64" in case.dtypes else case.dtypes[0])
         want = numpy(case.fn(F, *map(tensor, arrays)))
         for relaid in (strided, transposed):
             ts = [wrapped(relaid(a)) for a in arrays]

@@ -110,10 +110,14 @@ def test_promotion_is_torchs(name: str) -> None:
     torch = pytest.importorskip("torch")
     fn = getattr(operator, name)
     for k1, k2 in itertools.product(KINDS, KINDS):
+        if {k1, k2} == {"float16", "complex64"}:
+            continue  # torch's complex32 is not in flambeau
         for shapes in (((2,), (2,)), ((2,), ()), ((), (2,))):
             a, b = value(k1, shapes[0], 1), value(k2, shapes[1], 2)
             compare(torch, fn, (a, b), f"{name} {k1}{shapes[0]} {k2}{shapes[1]}")
         for number in (True, 2, 2.5, 1 + 2j):
+            if k1 == "float16" and number == 1 + 2j:
+                continue
             compare(torch, fn, (value(k1, (2,), 3), number), f"{name} {k1} {number}")
             compare(torch, fn, (number, value(k1, (2,), 3)), f"{name} {number} {k1}")
 

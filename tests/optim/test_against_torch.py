@@ -90,7 +90,7 @@ def test_lbfgs(options):
 
         return [opt.step(closure).item() for _ in range(3)]
 
-    np.testing.assert_allclose(losses(fl), losses(torch), rtol=1e-6)
+    np.testing.assert_allclose(losses(fl), losses(torch), rtol=1e-4)  # steps of lr=1 magnify rounding
 
 
 SCHEDULES = [

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from flambeau.kernels.onednn import library
-from flambeau.kernels.onednn.primitives import Plan, PrimitiveDescriptor, Unsupported, cached, describe
+from flambeau.kernels.onednn.primitives import (
+    Plan,
+    PrimitiveDescriptor,
+    Unsupported,
+    aligned,
+    cached,
+    describe,
+    describe_any,
+    describe_array,
+    reorder_descriptor,
+)
 
 #: Dimensions that a memory descriptor can have.
 MAX_RANK = 12
@@ -65,6 +75,32 @@ def _build(a, b, bias, out, accumulate):
         arguments.append((library.ARG_BIAS, row))
     descriptor = PrimitiveDescriptor("matmul", source, weights, row, target, add=accumulate)
     return Plan(descriptor, arguments)
+
+
+def packed(b, rows: int, accumulate: bool):
+    """A function (a, out) that writes `a @ b` to `out`, or adds it, for dense a (rows, inner) and out; or None.
+
+    b is copied once into the layout that oneDNN likes best: for many products with one matrix.
+    """
+    entry = cached(("packed", b.shape, b.strides, b.dtype, rows, accumulate), _build_packed, b, rows, accumulate)
+    if entry is None:
+        return None
+    plan, reorder, size = entry
+    weights = aligned(size)
+    reorder(b, weights)
+    return lambda a, out: plan(a, weights, out)
+
+
+def _build_packed(b, rows, accumulate):
+    inner, columns = b.shape
+    source = describe([rows, inner], [inner, 1], b.dtype)
+    target = describe([rows, columns], [columns, 1], b.dtype)
+    descriptor = PrimitiveDescriptor(
+        "matmul", source, describe_any(b.shape, b.dtype), None, target, add=accumulate)
+    plain, chosen = describe_array(b), descriptor.memory(library.QUERY_WEIGHTS)
+    plan = Plan(descriptor, [(library.ARG_SRC, source), (library.ARG_WEIGHTS, chosen), (library.ARG_DST, target)])
+    reorder = Plan(reorder_descriptor(plain, chosen), [(library.ARG_SRC, plain), (library.ARG_DST, chosen)])
+    return plan, reorder, chosen.size
 
 
 def _direct(x) -> bool:

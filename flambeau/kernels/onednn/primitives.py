@@ -191,7 +191,8 @@ class _Memory(threading.local):
 _memory = _Memory()
 
 
-def _aligned(size: int) -> np.ndarray:
+def aligned(size: int) -> np.ndarray:
+    """New memory whose address is a multiple of ALIGNMENT."""
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start:start + size]
@@ -200,14 +201,14 @@ def _aligned(size: int) -> np.ndarray:
 def scratch(size: int) -> np.ndarray:
     """This thread's scratch memory, at least `size` bytes: for one run of one primitive."""
     if _memory.scratch.size < size:
-        _memory.scratch = _aligned(size)
+        _memory.scratch = aligned(size)
     return _memory.scratch
 
 
 def temporary(size: int) -> np.ndarray:
     """This thread's memory for an operand in oneDNN's own layout, at least `size` bytes, until the next call."""
     if _memory.temporary.size < size:
-        _memory.temporary = _aligned(size)
+        _memory.temporary = aligned(size)
     return _memory.temporary
 
 

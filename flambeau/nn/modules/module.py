@@ -146,11 +146,12 @@ class Module(StateMixin):
     # ------------------------------------------------------------------ calling
 
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        own = self.__dict__  # a third of the cost of attributes, where the class has a __getattr__
         if (
-            self._forward_hooks
-            or self._forward_pre_hooks
-            or self._backward_hooks
-            or self._backward_pre_hooks
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
             or _global_forward_hooks
             or _global_forward_pre_hooks
             or _global_backward_hooks

@@ -21,6 +21,7 @@ from flambeau.nn.utils.fusion import (
 )
 from flambeau.nn.utils.init import skip_init
 from flambeau.nn.utils.weight_norm import remove_weight_norm, weight_norm
+
 from flambeau.nn.utils import parametrizations, parametrize, stateless  # isort: skip
 
 __all__ = [

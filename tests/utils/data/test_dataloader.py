@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,6 +275,10 @@ if __name__ == "__main__":
 """
 
 
+ROOT = str(Path(flambeau.__file__).parents[1])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))}
+
+
 @pytest.fixture
 def program(tmp_path):
     path = tmp_path / "program.py"
@@ -283,7 +288,9 @@ def program(tmp_path):
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_start_methods(program, method):
-    done = subprocess.run([sys.executable, program, method], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, program, method], capture_output=True, text=True, timeout=120, env=ENVIRONMENT
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [str([i, i + 1]) for i in range(0, 12, 2)]
 
@@ -293,7 +300,7 @@ def test_start_methods(program, method):
 def test_killed_parent_leaves_no_orphan(program, sign):
     parent = subprocess.Popen(
         [sys.executable, program, "fork", "sleep"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, env=ENVIRONMENT,
     )  # fmt: skip
     pids = []
     for line in parent.stdout:
