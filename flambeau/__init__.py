@@ -48,7 +48,8 @@ from .core.tensor import (
     sparse_coo,
     strided,
 )
-from .version import __version__, torch_version
+from .version import __version__ as _version
+from .version import torch_version as _torch_version
 from .kernels.memory import keep_freed_memory as _keep_freed_memory
 
 _keep_freed_memory()
@@ -62,6 +63,7 @@ globals().update(_FUNCTIONS[""])
 from math import e, inf, nan, pi  # noqa: E402
 
 newaxis = None
+__version__ = f"{_torch_version}+flambeau.{_version}"  # programs compare it with PyTorch's
 Tensor.__module__ = Size.__module__ = dtype.__module__ = device.__module__ = "flambeau"
 
 # Modules that are imported when they are first asked for, so that `import flambeau` stays quick.

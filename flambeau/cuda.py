@@ -7,6 +7,10 @@ from typing import Any
 from .core.errors import error
 
 
+class OutOfMemoryError(RuntimeError):
+    """Never raised here; programs name it in ``except`` clauses."""
+
+
 def is_available() -> bool:
     """False: flambeau runs on the CPU so far."""
     return False
@@ -36,7 +40,7 @@ def empty_cache() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
+    if name.startswith("_") or name[:1].isupper():
         raise AttributeError(name)
 
     def missing(*args: Any, **kwargs: Any) -> Any:

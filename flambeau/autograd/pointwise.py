@@ -345,7 +345,9 @@ class Pointwise:
         others = tuple(
             [inplace.before(o) if isinstance(o, Tensor) and (o is root or o._base is root or o is x) else o for o in others]
         )
-        # Saved at the versions that they have now: a rule that needs what is overwritten will refuse.
+        if 0 in self.plan_for((before, *others), x._a.dtype.kind == "c").keep:
+            before._a, before._vc = x._a.copy(), None  # a rule needs the values that are overwritten
+        # The others are saved at the versions that they have now: if they share the storage, the rule will refuse.
         node = record_node(self, (before, *others), x)
         self.general(xs, into=x)
         inplace.changed(x)

@@ -206,6 +206,7 @@ class Tensor(metaclass=TensorMeta):
         t._grad_fn = None
         t._rg = False
         t._vc = self._counter()
+        keep_layout(t)
         return t
 
     @staticmethod
@@ -216,6 +217,7 @@ class Tensor(metaclass=TensorMeta):
         t._grad_fn = None
         t._rg = False
         t._vc = data._counter()
+        keep_layout(t)
         return t.requires_grad_(require_grad) if require_grad else t
 
     @property
@@ -224,6 +226,7 @@ class Tensor(metaclass=TensorMeta):
         t._a = self._viewable()
         t._grad_fn = None
         t._rg = False
+        keep_layout(t)
         return t
 
     @data.setter
@@ -233,6 +236,7 @@ class Tensor(metaclass=TensorMeta):
         if self._rg and other.dtype.category < dtypes.FLOAT:
             raise error(RuntimeError, "data set to a tensor that requires gradients must be floating point or complex dtype")
         self._a = other._viewable()
+        keep_layout(self)
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps between neighbours, in elements: a tuple, or one of them."""
@@ -313,6 +317,12 @@ def is_private_layout(t: Tensor) -> bool:
     return a.transpose(order).flags.c_contiguous and not t.__dict__.get("_channels_last", False)
 
 
+def keep_layout(t: Tensor) -> None:
+    """Note that others share ``t._a`` with its strides: it must not be taken for a kernel's private image."""
+    if t._a.ndim > 3 and not t._a.flags.c_contiguous:
+        t.__dict__["_channels_last"] = True
+
+
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     out, step = [], 1
     for n in reversed(shape):
@@ -325,7 +335,12 @@ def element_strides(t: Tensor) -> tuple[int, ...]:
     a = t._a
     if a.flags.c_contiguous and 0 in a.shape or is_private_layout(t):
         return contiguous_strides(a.shape)
-    return tuple([s // a.itemsize for s in a.strides])
+    strides = [s // a.itemsize for s in a.strides]
+    if 0 in strides:  # NumPy gives a new axis a step of 0, PyTorch the size of what lies behind it
+        for i in range(len(strides) - 1, -1, -1):
+            if a.shape[i] == 1 and not strides[i]:
+                strides[i] = a.shape[i + 1] * strides[i + 1] if i + 1 < len(strides) else 1
+    return tuple(strides)
 
 
 def make_view(t: Tensor, a: np.ndarray, kind: str | None = None) -> Tensor:

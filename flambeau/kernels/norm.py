@@ -32,6 +32,7 @@ _SCALED = kernel(_x * _f * _w, ("x", "f", "w"), "scale")
 
 
 # --- batch ------------------------------------------------------------------------------------------------
+@np.errstate(all="ignore")
 def batch_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, eps: float = 1e-5):
     """(out, mean, biased variance) of x (N, C, *S), statistics taken over all but the channels.
 
@@ -51,6 +52,7 @@ def batch_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, eps: f
     return batch_norm_inference(x, w, b, mean, variance, eps), mean, variance
 
 
+@np.errstate(all="ignore")
 def batch_norm_inference(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, mean: np.ndarray,
                          var: np.ndarray, eps: float = 1e-5) -> np.ndarray:
     """(x - mean) / sqrt(var + eps) * w + b with given statistics."""
@@ -63,6 +65,7 @@ def batch_norm_inference(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | No
     return _NORMAL(x, *(_along(v.astype(x.dtype, copy=False), x) for v in (mean, factor, shift)))
 
 
+@np.errstate(all="ignore")
 def batch_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean: np.ndarray, var: np.ndarray,
                         eps: float = 1e-5, training: bool = True):
     """(dx, dw, db) from the mean and variance that were used; constants of the graph if not `training`."""
@@ -89,6 +92,7 @@ def batch_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
 
 
 # --- layer ------------------------------------------------------------------------------------------------
+@np.errstate(all="ignore")
 def layer_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, axes: int = 1, eps: float = 1e-5):
     """(out, mean, rstd) of x normalised over its last `axes` dimensions; mean and rstd keep these as size 1.
 
@@ -119,6 +123,7 @@ def layer_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, axes: 
     return out, mean, rstd
 
 
+@np.errstate(all="ignore")
 def layer_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray,
                         axes: int = 1):
     """(dx, dw, db); dw and db as if there were both."""
@@ -147,6 +152,7 @@ def layer_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
 
 
 # --- group ------------------------------------------------------------------------------------------------
+@np.errstate(all="ignore")
 def group_norm(x: np.ndarray, groups: int, w: np.ndarray | None, b: np.ndarray | None, eps: float = 1e-5):
     """(out, mean (N, groups), rstd (N, groups)) of x (N, C, *S) normalised within groups of channels.
 
@@ -165,6 +171,7 @@ def group_norm(x: np.ndarray, groups: int, w: np.ndarray | None, b: np.ndarray |
     return out, mean, rstd
 
 
+@np.errstate(all="ignore")
 def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray | None, mean: np.ndarray,
                         rstd: np.ndarray):
     """(dx, dw, db); dw and db as if there were both."""
@@ -194,6 +201,7 @@ def _spread(values, x, own=None):
 
 
 # --- root mean square -------------------------------------------------------------------------------------
+@np.errstate(all="ignore")
 def rms_norm(x: np.ndarray, w: np.ndarray | None, axes: int = 1, eps: float | None = None):
     """(out, rrms): x / sqrt(mean(x²) + eps) * w over the last `axes` dimensions; rrms keeps these as size 1."""
     if _is_half(x):
@@ -204,6 +212,7 @@ def rms_norm(x: np.ndarray, w: np.ndarray | None, axes: int = 1, eps: float | No
     return _SCALED(x, rrms, 1.0 if w is None else w), rrms
 
 
+@np.errstate(all="ignore")
 def rms_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, rrms: np.ndarray, axes: int = 1):
     """(dx, dw); dw as if there were one."""
     if _is_half(x):

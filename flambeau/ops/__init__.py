@@ -10,6 +10,16 @@ from . import activations
 from . import indexing
 from . import joining
 from . import random
+from . import dropout
 from . import fill
 from . import sorting
 from . import scans
+from . import pool
+from . import norm
+from . import softmax
+
+from . import conv
+from . import loss
+from . import attention
+from . import vision
+from . import rnn

@@ -23,6 +23,7 @@ from ..core.tensor import (
     channels_last,
     channels_last_3d,
     contiguous_format,
+    keep_layout,
     memory_format,
     new_tensor,
     preserve_format,
@@ -68,12 +69,6 @@ def check_format(t: Tensor, fmt: Any) -> None:
         raise error(RuntimeError, f"required rank {len(order)} tensor to use {fmt.name} format")
     if fmt is not None and not isinstance(fmt, memory_format):
         raise error(TypeError, f"argument 'memory_format' must be torch.memory_format, not {type(fmt).__name__}")
-
-
-def public_layout(t: Tensor, a: np.ndarray) -> None:
-    """Note that the strides of ``a`` are the user's own, so that nobody re-lays the array behind his back."""
-    if a.ndim > 3 and not a.flags.c_contiguous:
-        t.__dict__["_channels_last"] = True
 
 
 @primitive("to_copy", vjp={"x": lambda g, x_dtype: fit_dtype(g, x_dtype)})
@@ -522,7 +517,7 @@ def shared(a: np.ndarray) -> Tensor:
             stacklevel=3,
         )
     t = wrap(a if a.__class__ is np.ndarray else a.view(np.ndarray))
-    public_layout(t, a)
+    keep_layout(t)
     return t
 
 
@@ -568,7 +563,7 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     source = ext_tensor if hasattr(ext_tensor, "__dlpack__") else _Capsule(ext_tensor)
     a = np.from_dlpack(source)
     t = wrap(a)
-    public_layout(t, a)
+    keep_layout(t)
     return t
 
 
@@ -843,7 +838,7 @@ def set_(
 
         a = window(root, self._a.dtype, size, contiguous_strides(size) if stride is None else tuple(stride), storage_offset)
     self._a = a
-    public_layout(self, a)
+    keep_layout(self)
     ip.changed(self)
     return self
 

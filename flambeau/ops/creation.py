@@ -26,7 +26,6 @@ from .convert import (
     check_format,
     convert,
     in_format,
-    public_layout,
     reduce_to,
     shared,
     unsupported_array,
@@ -288,7 +287,7 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, **opti
     order = tuple(physical_layout)
     a = new("empty", tuple([size[i] for i in order]), np_type("empty_permuted", dtype)).transpose(np.argsort(order))
     t = made("empty_permuted", a, options)
-    public_layout(t, a)
+    keep_layout(t)
     return t
 
 

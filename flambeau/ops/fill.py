@@ -1,167 +1,255 @@
-"""Overwriting a tensor in place: with a number, or with random draws. Nothing is copied."""
+"""Overwriting a tensor in place: with a number, or with random draws. Nothing is allocated."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
 from ..autograd import inplace as ip
+from ..autograd.node import note_change
 from ..autograd.primitive import Primitive, primitive
 from ..core.errors import error
 from ..core.tensor import Tensor
 from ..kernels import random as kernels
-from .convert import rewrite
+from .convert import assign, fit_dtype, rewrite
 from .creation import number
 from .public import public
-from .random import generator_of
+from .random import draw, generator_of, no_slope
+
+LEAST_LARGEST = 65504.0  # the largest number that every floating dtype holds
 
 
-def _history(name: str, node: str) -> Primitive:
-    """What a tensor that was overwritten remembers: that no gradient passes."""
+def overwritten(name: str, node: str) -> Primitive:
+    """What a tensor remembers of being overwritten: its former self gets a gradient of zero."""
 
     def kernel(x: Any, /) -> Any:
         return x
 
-    return primitive(name, node=node)(kernel)
+    return primitive(name, node=node, vjp={"x": lambda g, x_shape: no_slope(g, x_shape)})(kernel)
 
 
-_zero = _history("zero", "ZeroBackward0")
-_fill_number = _history("fill_number", "FillBackward2")
-_fill_tensor = primitive("fill_tensor", node="FillBackward1", vjp={"value": lambda g: g.sum()})(lambda x, value, /: x)
+def each_once(a: np.ndarray) -> np.ndarray:
+    """The elements of an expanded tensor, each once."""
+    if a.size > 1 and 0 in a.strides:
+        return a[tuple([slice(1) if s == 0 else slice(None) for s in a.strides])]
+    return a
+
+
+def put_number(t: Tensor, value: Any, op: Primitive) -> Tensor:
+    """Set every element to a number that the dtype holds."""
+    a, base = t._a, t._base
+    if not t._rg and (base is None or not base._rg):
+        a = each_once(a)
+        if not a.flags.writeable:
+            a = ip.writable(a)
+        a.fill(value)
+        note_change(t)
+        return t
+    ip.check_writable(t)
+    was = ip.before(t)
+    t._a.fill(value)
+    return rewrite(op, t, was, (), ())
+
+
+_zero = overwritten("zero_", "ZeroBackward0")
+_fill_number = overwritten("fill_number_", "FillBackward2")
 
 
 @public
 def zero_(input: Tensor) -> Tensor:
     """Set every element to zero, in place."""
-    ip.check_writable(input)
-    was = ip.before(input) if input._rg else input
-    input._a.fill(0)
-    return rewrite(_zero, input, was, (), ())
+    return put_number(input, 0, _zero)
+
+
+def as_number(value: Any, like: Tensor, name: str) -> Any:
+    """A value to fill with, if the dtype holds it."""
+    if value.__class__ is float and like._a.dtype.kind == "f" and -LEAST_LARGEST <= value <= LEAST_LARGEST:
+        return value
+    if not isinstance(value, (int, float, complex, np.number, np.bool_)):
+        raise error(
+            TypeError,
+            f"{name}(): argument 'value' (position 1) must be Number, not {type(value).__name__}",
+            hint="Give a number, or a tensor without dimensions.",
+        )
+    if like._a.dtype.kind in "iu" and isinstance(value, (float, np.floating)) and not np.isfinite(value):
+        value = 1 << 64  # no integer dtype holds it: number() says so
+    return number(value, like._a.dtype)
+
+
+def _one_element(value: Tensor, name: str) -> None:
+    if value._a.ndim:
+        raise error(
+            RuntimeError, f"{name} only supports 0-dimension value tensor but got tensor with {value._a.ndim} dimensions."
+        )
+
+
+def _to_value(g: Tensor, value_dtype: Any) -> Tensor:
+    return fit_dtype(g.sum(), value_dtype)  # type: ignore[attr-defined]
+
+
+_FILL_TENSOR = {"x": lambda g, x_shape: no_slope(g, x_shape), "value": _to_value}
+_fill_tensor = primitive("fill_tensor_", node="FillBackward3", vjp=_FILL_TENSOR)(lambda x, value, /: x)
 
 
 @public
 def fill_(input: Tensor, value: Any) -> Tensor:
-    """Set every element to a number, or to the one element of a tensor, in place."""
-    if isinstance(value, Tensor):
-        if value._a.ndim:
-            raise error(
-                RuntimeError, f"fill_ only supports 0-dimension value tensor but got tensor with {value._a.ndim} dimensions."
-            )
-        ip.check_writable(input)
-        was = ip.before(input)
-        v = value.to(input.dtype)  # type: ignore[attr-defined]
-        input._a[...] = v._a
-        return rewrite(_fill_tensor, input, was, (v,), ())
-    v = number(value, input._a.dtype)
+    """Set every element to a number, or to the one element of a tensor (which gets a gradient), in place.
+
+    >>> import flambeau as torch
+    >>> torch.empty(2).fill_(3)
+    tensor([3., 3.])
+    """
+    if not isinstance(value, Tensor):
+        return put_number(input, as_number(value, input, "fill_"), _fill_number)
+    _one_element(value, "fill_")
     ip.check_writable(input)
-    was = ip.before(input) if input._rg else input
-    input._a.fill(v)
-    return rewrite(_fill_number, input, was, (), ())
+    was = ip.before(input)
+    assign(input._a, value._a)
+    return rewrite(_fill_tensor, input, was, (value,), ())
+
+
+@primitive("fill", vjp={"x": _FILL_TENSOR["x"]})
+def _full_of(x: Any, /, value: Any) -> Any:
+    return np.full_like(x, value)
+
+
+@primitive("fill_tensor", node="FillBackward1", vjp=_FILL_TENSOR)
+def _full_of_tensor(x: Any, value: Any, /) -> Any:
+    out = np.empty_like(x)
+    assign(out, value)
+    return out
 
 
 @public
 def fill(input: Tensor, value: Any) -> Tensor:
-    """A copy of the shape, with one value everywhere."""
-    return fill_(input.clone(), value)  # type: ignore[attr-defined]
-
-
-def _erase_diagonal(g: Tensor, wrap: bool) -> Tensor:
-    out = g.clone()  # type: ignore[attr-defined]
-    return fill_diagonal_(out, 0, wrap)
-
-
-_fill_diagonal = primitive("fill_diagonal", vjp={"x": lambda g, around: _erase_diagonal(g, around)})(lambda x, /, around: x)
+    """A tensor of the same shape and dtype with one value everywhere: a number, or the one element of a tensor."""
+    if isinstance(value, Tensor):
+        _one_element(value, "fill")
+        return _full_of_tensor(input, value)
+    return _full_of(input, as_number(value, input, "fill"))
 
 
 @public(function=False, method=True)
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
-    """Set the main diagonal to a number, in place; ``wrap``: again below, in tall matrices."""
+    """Set the main diagonal to a number, in place; ``wrap``: again below it, in tall matrices.
+
+    Raises RuntimeError for less than 2 dimensions, and for more than 2 unless all are equal.
+    """
     a = self._viewable()
     if a.ndim < 2:
         raise error(RuntimeError, "dimensions must larger than 1")
     if a.ndim > 2 and len(set(a.shape)) > 1:
         raise error(RuntimeError, "all dimensions of input must be of equal length")
-    v = number(fill_value, a.dtype)
-    ip.check_writable(self)
-    was = ip.before(self)
-    n = min(a.shape)
-    i = np.arange(n)
-    a[(i,) * a.ndim] = v
-    if wrap and a.ndim == 2 and a.shape[0] > a.shape[1] + 1:
-        rows = np.arange(a.shape[0])
-        columns = rows % (a.shape[1] + 1)
-        keep = columns < a.shape[1]
-        a[rows[keep], columns[keep]] = v
-    return rewrite(_fill_diagonal, self, was, (), (wrap,))
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()  # type: ignore[attr-defined]
+    value = as_number(fill_value, self, "fill_diagonal_")
+    ip.check_writable(self)  # of the tensor itself, before a view of it is made
+    if a.ndim > 2:
+        diagonal = self.as_strided((a.shape[0],), (sum(self.stride()),), self.storage_offset())  # type: ignore[attr-defined]
+        diagonal.fill_(value)
+        return self
+    height, width = a.shape
+    put_number(self.diagonal(), value, _fill_number)  # type: ignore[attr-defined]
+    if wrap:
+        for top in range(width + 1, height, width + 1):
+            block = self.narrow(0, top, min(width, height - top))  # type: ignore[attr-defined]
+            put_number(block.diagonal(), value, _fill_number)
+    return self
 
 
-# ---- random ---------------------------------------------------------------------------------------------------------------------
-def _drawn(name: str, draw: Any, doc: str, defaults: dict[str, Any]) -> None:
-    """Publish ``Tensor.name(*parameters, generator=None)``, which fills in place."""
-    node = _history(name, {"random_": "RandomBackward0"}.get(name, name[:-1].title().replace("_", "") + "Backward0"))
-    names = list(defaults)
+# ---- random ---------------------------------------------------------------------------------------------------------
+REQUIRED = object()
+
+
+def _sampler(name: str, doc: str, defaults: dict[str, Any], sample: Callable[..., Primitive]) -> None:
+    """Publish ``Tensor.name(*parameters, generator=None)``.
+
+    ``sample(array, generator, *values)`` fills the array and returns the operator to record. The parameters are looked
+    up by name, as one of them is called "from".
+    """
+    names, values_by_default = tuple(defaults), tuple(defaults.values())
 
     def fill_in_place(self: Tensor, *args: Any, generator: Any = None, **kwargs: Any) -> Tensor:
-        values = dict(defaults)
         if len(args) > len(names):
-            raise error(TypeError, f"{name}() takes from 1 to {len(names) + 1} positional arguments but {len(args) + 1} were given")
-        for k, v in (*zip(names, args), *kwargs.items()):
-            if k not in values:
+            raise error(TypeError, f"{name}() takes {len(names)} positional arguments but {len(args)} were given")
+        values = [*args, *values_by_default[len(args) :]]
+        for k, v in kwargs.items():
+            if k not in names:
                 raise error(TypeError, f"{name}() got an unexpected keyword argument '{k}'")
-            values[k] = v
-        missing = [k for k, v in values.items() if v is REQUIRED]
-        if missing:
-            raise error(TypeError, f'{name}() missing 1 required positional arguments: "{missing[0]}"')
+            values[names.index(k)] = v
+        if REQUIRED in values:
+            raise error(TypeError, f'{name}() missing 1 required positional arguments: "{names[values.index(REQUIRED)]}"')
         ip.check_writable(self)
-        was = ip.before(self)
-        a = self._viewable()
-        draw(a, generator_of(generator), **values)
-        return rewrite(node, self, was, (), ())
+        was = ip.before(self) if self._rg else self
+        op = draw(sample, self._viewable(), generator_of(generator), *values)
+        others = (values[0],) if op is _bernoulli_of_tensor else ()
+        return rewrite(op, self, was, others, ())
 
     fill_in_place.__name__ = fill_in_place.__qualname__ = name
     fill_in_place.__doc__ = doc
     setattr(Tensor, name, fill_in_place)
 
 
-REQUIRED = object()
+def _simple(name: str, node: str, doc: str, defaults: dict[str, Any], kernel: Callable[..., Any]) -> None:
+    op = overwritten(name, node)
+
+    def sample(a: np.ndarray, gen: Any, *values: Any) -> Primitive:
+        kernel(a, *[float(v) for v in values], gen)
+        return op
+
+    _sampler(name, doc, defaults, sample)
 
 
-def _uniform(a: Any, gen: Any, **v: Any) -> None:
-    kernels.uniform_(a, v["from"], v["to"], gen)
+# name, node, what it fills with, parameters and their defaults, kernel
+for _row in (
+    ("uniform_", "UniformBackward0", "uniform values of [from, to)", {"from": 0.0, "to": 1.0}, kernels.uniform_),
+    ("normal_", "NormalBackward0", "normal values", {"mean": 0.0, "std": 1.0}, kernels.normal_),
+    ("log_normal_", "LogNormalBackward0", "exp of normal values", {"mean": 1.0, "std": 2.0}, kernels.log_normal_),
+    ("cauchy_", "CauchyBackward0", "Cauchy values", {"median": 0.0, "sigma": 1.0}, kernels.cauchy_),
+    ("exponential_", "ExponentialBackward0", "exponential values", {"lambd": 1.0}, kernels.exponential_),
+    ("geometric_", "GeometricBackward0", "numbers of trials up to a success", {"p": REQUIRED}, kernels.geometric_),
+):
+    _simple(_row[0], _row[1], f"Fill with {_row[2]}, in place.", _row[3], _row[4])
+
+_RANDOM = [overwritten(f"random_{i}", f"RandomBackward{i}") for i in range(3)]
 
 
-def _random(a: Any, gen: Any, **v: Any) -> None:
-    low, high = v["from"], v["to"]
+def _random(a: np.ndarray, gen: Any, low: Any, high: Any) -> Primitive:
     if low is None:
         kernels.random_(a, gen)
-    elif high is None:
-        kernels.random_from_to_(a, 0, low, gen)
-    else:
-        kernels.random_from_to_(a, low, high, gen)
+        return _RANDOM[2]
+    if high is JUST_TO:
+        kernels.random_from_to_(a, 0, int(low), gen)
+        return _RANDOM[1]
+    kernels.random_from_to_(a, int(low), None if high is None else int(high), gen)
+    return _RANDOM[0]
 
 
-def _bernoulli(a: Any, gen: Any, p: Any) -> None:
-    if isinstance(p, Tensor):
-        kernels.bernoulli_each_(a, p._a, gen)
-    else:
-        kernels.bernoulli_(a, p, gen)
-
-
-_drawn("uniform_", _uniform, "Fill with uniform values of [from, to).", {"from": 0.0, "to": 1.0})
-_drawn("normal_", lambda a, gen, mean, std: kernels.normal_(a, mean, std, gen), "Fill with normal values.", {"mean": 0.0, "std": 1.0})
-_drawn("random_", _random, "Fill with integers of [from, to), or of [0, from), or as the dtype has.", {"from": None, "to": None})
-_drawn("bernoulli_", _bernoulli, "Fill with ones, with probability ``p`` each, and zeros.", {"p": 0.5})
-_drawn(
-    "exponential_", lambda a, gen, lambd: kernels.exponential_(a, lambd, gen), "Fill with exponential values.", {"lambd": 1.0}
+JUST_TO = object()  # random_(to) and random_(from, None) differ
+_sampler(
+    "random_",
+    "Fill with integers, in place: of [from, to); ``random_(to)``: of [0, to); ``random_()``: whatever the dtype holds.",
+    {"from": None, "to": JUST_TO},
+    _random,
 )
-_drawn("geometric_", lambda a, gen, p: kernels.geometric_(a, p, gen), "Fill with geometric values.", {"p": REQUIRED})
-_drawn(
-    "cauchy_", lambda a, gen, median, sigma: kernels.cauchy_(a, median, sigma, gen), "Fill with Cauchy values.",
-    {"median": 0.0, "sigma": 1.0},
-)  # fmt: skip
-_drawn(
-    "log_normal_", lambda a, gen, mean, std: kernels.log_normal_(a, mean, std, gen), "Fill with exp of normal values.",
-    {"mean": 1.0, "std": 2.0},
-)  # fmt: skip
 
+_bernoulli_of_number = overwritten("bernoulli_number_", "BernoulliBackward2")
+_bernoulli_of_tensor = primitive(
+    "bernoulli_tensor_",
+    node="BernoulliBackward1",
+    vjp={"x": _FILL_TENSOR["x"], "p": lambda g, p_shape, p_dtype: fit_dtype(no_slope(g, p_shape), p_dtype)},
+)(lambda x, p, /: x)
+
+
+def _bernoulli(a: np.ndarray, gen: Any, p: Any) -> Primitive:
+    if isinstance(p, Tensor):
+        kernels.bernoulli_each_(a, p.expand(a.shape)._a, gen)  # type: ignore[attr-defined]
+        return _bernoulli_of_tensor
+    kernels.bernoulli_(a, float(p), gen)
+    return _bernoulli_of_number
+
+
+_sampler(
+    "bernoulli_", "Fill with ones, with probability ``p`` (a number or a tensor), and zeros, in place.", {"p": 0.5}, _bernoulli
+)

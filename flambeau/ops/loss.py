@@ -70,7 +70,7 @@ class Elementwise:
         self.args = tuple(args.split())
         self.point: Pointwise = pointwise(name, expr, args, node=node, grad=grad)
         grad = grad or {}
-        forms = [grad.get(a) or g_ * diff(expr, a) for a in self.args]
+        forms = [grad[a] if a in grad else g_ * diff(expr, a) for a in self.args]
         self.slopes = [None if f is E.ZERO else kernel(f, ("g", *self.args), name + "_backward") for f in forms]
         self.mean = self._reduced("mean", node or "MeanBackward0")
         self.sum = self._reduced("sum", node or "SumBackward0")

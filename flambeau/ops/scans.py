@@ -1,215 +1,332 @@
-"""Running sums, products and extremes, differences, and integrals by the trapezoidal rule."""
+"""Scans: running sums, products and extremes along a dimension, and their likes: differences and integrals."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from ..autograd import inplace as ip
 from ..autograd.primitive import primitive
-from ..core.dtypes import SCALAR_NAMES, dtype, int64
+from ..core.dtypes import C_NAMES, FLOAT, INT, SCALAR_NAMES, dtype, get_default_dtype, int64
 from ..core.errors import error
 from ..core.modes import mode
 from ..core.tensor import Tensor, wrap
 from . import return_types
 from .dims import wrap_dim
-from .public import public
-from .reductions import cast, picker
+from .joining import cat
+from .public import become, public, publish
+from .reductions import cast, conj, no_complex
+from .sorting import chooser
 
+ndarray = np.ndarray
 quiet = np.errstate
+_WIDE = {"f": np.float64, "V": np.float64, "c": np.complex128}
 
 
-def reverse(a: np.ndarray, dim: int) -> np.ndarray:
-    return a[(slice(None),) * dim + (slice(None, None, -1),)] if a.ndim else a
-
-
-def accumulate(ufunc: Any, a: np.ndarray, dim: int) -> np.ndarray:
-    """A running fold; half precision in float32."""
-    if not a.ndim or not a.size:
-        return a.copy()
-    half = a.dtype.kind == "V" or a.dtype == np.float16
+def _accumulate(ufunc: Any, x: ndarray, dim: int, reverse: bool = False) -> ndarray:
+    """A running ``ufunc``, kept in double precision and rounded once."""
+    if not x.ndim:
+        return x.copy()
+    if reverse:
+        x = np.flip(x, dim)
     with quiet(all="ignore"):
-        r = ufunc.accumulate(a.astype(np.float32) if half else a, axis=dim)
-    return r.astype(a.dtype) if half else r
+        r = ufunc.accumulate(x, dim, _WIDE.get(x.dtype.kind)).astype(x.dtype, copy=False)
+    return np.flip(r, dim) if reverse else r
 
 
-@primitive("flip_", node="FlipBackward0", vjp={"x": lambda g, dim: _flip(g, dim)})
-def _flip(x: Any, /, dim: int) -> Any:
-    return reverse(x, dim).copy()
-
-
-@primitive("cumsum", vjp={"x": lambda g, dim: _cumsum_back(g, dim)})
-def _cumsum(x: Any, /, dim: int) -> Any:
-    return accumulate(np.add, x, dim)
-
-
-@primitive("cumsum_back", node="CumsumBackward0", vjp={"x": lambda g, dim: _cumsum(g, dim)})
-def _cumsum_back(x: Any, /, dim: int) -> Any:
-    """The sum of each element and all after it."""
-    return reverse(accumulate(np.add, reverse(x, dim), dim), dim)
-
-
-def _integers_to_long(t: Tensor, d: dtype | None) -> Tensor:
-    return cast(t, d if d is not None else int64 if t._a.dtype.kind in "iub" else None)
-
-
-@public(inplace=True, out=True)
-def cumsum(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
-    """Running sums along ``dim``; of integers in int64.
-
-    >>> import flambeau as torch
-    >>> torch.cumsum(torch.tensor([1., 2., 3.]), 0)
-    tensor([1., 3., 6.])
-    """
-    return _cumsum(_integers_to_long(input, dtype), wrap_dim(dim, input._a.ndim))
+# ---- sums and products ----------------------------------------------------------------------------------------------
+@primitive("cumsum", vjp={"x": lambda g, dim, reverse: _cumsum(g, dim, not reverse)})
+def _cumsum(x: Any, /, dim: int, reverse: bool) -> Any:
+    return _accumulate(np.add, x, dim, reverse)
 
 
 def _cumprod_rule(g: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
-    conj = x._a.dtype.kind == "c"
-    if not x._a.ndim or not x._a.size:
+    a = x._a
+    if not a.ndim:
         return g
-    if x._a.all():
-        back = _cumsum_back(g * (out.conj() if conj else out), dim)  # type: ignore[attr-defined]
-        return back / (x.conj() if conj else x)  # type: ignore[attr-defined, no-any-return]
+    zero = a == 0
+    if not zero.any():
+        return _cumsum(g * conj(out), dim, True) / conj(x)
     if mode() is False:
-        return wrap(_cumprod_slope(g._a, np.conj(x._a), dim))
-    # with zeros, to be differentiated again: row i of `steps` is the running product with element i taken as 1
-    n = x._a.shape[dim]
+        return wrap(_cumprod_gradient(g._a, a, out._a, zero, dim))
+    # With zeros, to be differentiated again: for each element the running products without it.
+    n = a.shape[dim]
     rows = x.movedim(dim, -1).unsqueeze(-2)  # type: ignore[attr-defined]
-    square = rows.expand(*rows._a.shape[:-2], n, n).masked_fill(wrap(np.eye(n, dtype=bool)), 1)
-    after = wrap(np.triu(np.ones((n, n), x._a.dtype)))
-    steps = _cumprod(square, square._a.ndim - 1) * after
-    steps = steps.conj() if conj else steps
-    return (steps * g.movedim(dim, -1).unsqueeze(-2)).sum(-1).movedim(-1, dim)  # type: ignore[attr-defined, no-any-return]
+    square = rows.expand((*rows._a.shape[:-2], n, n)).masked_fill(wrap(np.eye(n, dtype=bool)), 1)
+    others = conj(_cumprod(square, square._a.ndim - 1)) * wrap(np.triu(np.ones((n, n), a.dtype)))
+    return (others * g.movedim(dim, -1).unsqueeze(-2)).sum(-1).movedim(-1, dim)  # type: ignore[attr-defined]
 
 
-def _cumprod_slope(g: np.ndarray, x: np.ndarray, dim: int) -> np.ndarray:
-    """The gradient by Horner's rule, zeros and all: h[i] = g[i] + x[i+1] h[i+1], times the product of what is before i."""
-    x, g = np.moveaxis(x, dim, 0), np.moveaxis(g, dim, 0)
-    h, before = np.empty_like(x), np.ones_like(x)
-    before[1:] = np.multiply.accumulate(x[:-1], axis=0)
-    h[-1] = g[-1]
-    for i in range(len(x) - 2, -1, -1):
-        h[i] = g[i] + x[i + 1] * h[i + 1]
-    return np.moveaxis(h * before, 0, dim)
+def _cumprod_gradient(g: ndarray, x: ndarray, out: ndarray, zero: ndarray, dim: int) -> ndarray:
+    """Before the first zero as if there were none, at it the products without it, after it nothing."""
+    met = np.logical_or.accumulate(zero, dim)
+    first = zero & (np.add.accumulate(zero, dim, np.int64) == 1)
+    without = _accumulate(np.multiply, np.where(first, np.ones((), x.dtype), x), dim)
+    at = _accumulate(np.add, g * np.conj(without), dim, True)
+    before = _accumulate(np.add, g * np.conj(out), dim, True) / np.conj(np.where(zero, np.ones((), x.dtype), x))
+    return np.where(first, at, np.where(met, np.zeros((), x.dtype), before)).astype(x.dtype, copy=False)
 
 
 @primitive("cumprod", vjp={"x": _cumprod_rule})
 def _cumprod(x: Any, /, dim: int) -> Any:
-    return accumulate(np.multiply, x, dim)
+    return _accumulate(np.multiply, x, dim)
 
 
-@public(inplace=True, out=True)
-def cumprod(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
-    """Running products along ``dim``; of integers in int64."""
-    return _cumprod(_integers_to_long(input, dtype), wrap_dim(dim, input._a.ndim))
+def _declare_running(name: str, op: Any, doc: str) -> None:
+    def fn(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
+        if dtype is None and input.dtype.category <= INT:
+            dtype = int64
+        return op(cast(input, dtype), wrap_dim(dim, input._a.ndim))  # type: ignore[no-any-return]
+
+    def in_place(self: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
+        if dtype is not None and dtype is not self.dtype:
+            names = [{"int64": "long int"}.get(d.name, C_NAMES[d]) for d in (self.dtype, dtype)]
+            raise error(RuntimeError, f"Bad in-place call: input tensor dtype {names[0]} and output tensor dtype {names[1]} should match")
+        ip.check_writable(self)
+        return become(self, fn(ip.before(self), dim, dtype=self.dtype))
+
+    fn.__name__ = fn.__qualname__ = name
+    fn.__doc__ = doc
+    in_place.__name__ = in_place.__qualname__ = name + "_"
+    in_place.__doc__ = f"``{name}`` in place."
+    public(fn, out=True)
+    setattr(Tensor, name + "_", in_place)
+    publish(name + "_", in_place)
 
 
-def _logcumsumexp_array(x: np.ndarray, dim: int) -> np.ndarray:
-    half = x.dtype.itemsize == 2
-    return accumulate(np.logaddexp, x.astype(np.float32) if half else x, dim).astype(x.dtype)
+_declare_running("cumsum", lambda x, dim: _cumsum(x, dim, False), """The sum of the elements up to each along ``dim``; of integers in int64.
+
+    >>> import flambeau as torch
+    >>> torch.cumsum(torch.tensor([1., 2., 3.]), 0)
+    tensor([1., 3., 6.])
+    """)  # fmt: skip
+_declare_running("cumprod", _cumprod, """The product of the elements up to each along ``dim``; of integers in int64.
+
+    >>> import flambeau as torch
+    >>> torch.cumprod(torch.tensor([1., 2., 3.]), 0)
+    tensor([1., 2., 6.])
+    """)  # fmt: skip
+
+
+# ---- extremes -------------------------------------------------------------------------------------------------------
+def _declare_extreme(name: str, compare: Any, ufunc: Any) -> None:
+    op = chooser(f"{name.capitalize()}Backward0")
+
+    def fn(input: Tensor, dim: int) -> Any:
+        no_complex(f"{name}_cpu", input)
+        a = input._a
+        d = wrap_dim(dim, a.ndim)
+        index = np.zeros(a.shape, np.int64)
+        if a.ndim and a.size:
+            best = ufunc.accumulate(a, d)
+            places = np.arange(a.shape[d]).reshape([-1 if i == d else 1 for i in range(a.ndim)])
+            index = np.maximum.accumulate(np.where(compare(a, best) | (a != a), places, 0), d)
+        return getattr(return_types, name)((op(input, index, d), wrap(index)))
+
+    fn.__name__ = fn.__qualname__ = name
+    fn.__doc__ = f"The {name[3:]}imum of the elements up to each along ``dim``, and its (last) place: (values, indices)."
+    public(fn, out=True)
+
+
+_declare_extreme("cummax", np.greater_equal, np.maximum)
+_declare_extreme("cummin", np.less_equal, np.minimum)
+
+
+# ---- logcumsumexp ---------------------------------------------------------------------------------------------------
+def _logaddexp(x: ndarray, dim: int) -> ndarray:
+    if not x.ndim or not x.size:
+        return x.copy()
+    if x.dtype.kind != "c":
+        with quiet(all="ignore"):
+            return np.logaddexp.accumulate(x.astype(np.float64), dim).astype(x.dtype)
+    rows = np.moveaxis(x, dim, 0).astype(np.complex128)
+    out = rows.copy()
+    with quiet(all="ignore"):
+        for i in range(1, len(rows)):
+            peak = np.maximum(out[i - 1].real, rows[i].real)
+            peak = np.where(np.isinf(peak), 0, peak)
+            out[i] = peak + np.log(np.exp(out[i - 1] - peak) + np.exp(rows[i] - peak))
+    return np.moveaxis(out, 0, dim).astype(x.dtype)
 
 
 def _logcumsumexp_rule(g: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
-    """The sum over all later ones of g exp(x - out), the positive and negative parts of g in logarithms apart."""
-    parts = []
-    for sign in (1.0, -1.0):
-        mask = wrap(g._a * sign > 0)
-        logs = (g * sign).masked_fill(~mask, 1.0).log().masked_fill(~mask, -math.inf)  # type: ignore[attr-defined]
-        total = _flip(_logcumsumexp(_flip(logs - out, dim), dim), dim)
-        parts.append((total + x).exp() * sign)  # type: ignore[attr-defined]
-    return parts[0] + parts[1]  # type: ignore[no-any-return]
+    """The sum over j >= k of g_j exp(x_k - out_j)."""
+    a = x._a
+    if not a.ndim:
+        return g
+    finite = out._a != -np.inf
+    if mode() is False and a.dtype.kind != "c":
+        with quiet(all="ignore"):
+            base = np.where(finite, out._a, 0).astype(np.float64)
+            size = np.log(np.abs(g._a.astype(np.float64))) - base
+            total: Any = 0.0
+            for sign in (1, -1):
+                part = np.where(g._a * sign > 0, size, -np.inf)
+                total += sign * np.exp(np.flip(_logaddexp(np.flip(part, dim), dim), dim) + a)
+            return wrap(total.astype(a.dtype))
+    n = a.shape[dim]
+    top = out.masked_fill(wrap(~finite), 0)  # type: ignore[attr-defined]
+    row = lambda t: t.movedim(dim, -1)  # noqa: E731
+    weights = row(conj(x)).unsqueeze(-1) - row(conj(top)).unsqueeze(-2)
+    weights = weights.masked_fill(wrap(np.tri(n, k=-1, dtype=bool)), -np.inf).exp()
+    return (weights * row(g).unsqueeze(-2)).sum(-1).movedim(-1, dim)  # type: ignore[no-any-return]
 
 
 @primitive("logcumsumexp", vjp={"x": _logcumsumexp_rule})
 def _logcumsumexp(x: Any, /, dim: int) -> Any:
-    return _logcumsumexp_array(x, dim)
+    return _logaddexp(x, dim)
 
 
 @public(out=True)
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
-    """The logarithm of running sums of ``exp(input)``, without overflow."""
-    if input._a.dtype.kind not in "fV":
+    """The log of the running sum of ``exp(input)`` along ``dim``, without overflow."""
+    if input.dtype.category < FLOAT:
         raise error(NotImplementedError, f"\"logcumsumexp_out_cpu\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
     return _logcumsumexp(input, wrap_dim(dim, input._a.ndim))
 
 
-_PICK = {"cummax": picker("CummaxBackward0"), "cummin": picker("CumminBackward0")}
-
-
-def _running_extreme(name: str, ufunc: Any) -> None:
-    def fn(input: Tensor, dim: int) -> Any:
-        a = input._a
-        d = wrap_dim(dim, a.ndim)
-        if not a.ndim:
-            return getattr(return_types, name)((_PICK[name](input, np.zeros((), np.int64), 0, True), wrap(np.zeros((), np.int64))))
-        values = accumulate(ufunc, a, d)
-        # the last place so far at which the running extreme was met (a nan counts as met)
-        places = np.arange(a.shape[d]).reshape([-1 if i == d else 1 for i in range(a.ndim)])
-        met = np.where((a == values) | (a != a), places, -1)
-        index = np.maximum.accumulate(met, axis=d) if a.size else met.astype(np.int64)
-        return getattr(return_types, name)((_PICK[name](input, index.astype(np.int64), d, True), wrap(index.astype(np.int64))))
-
-    fn.__name__ = fn.__qualname__ = name
-    fn.__doc__ = f"Running {name[3:]}ima along ``dim``, as (values, indices)."
-    public(fn, out=True)
-
-
-_running_extreme("cummax", np.maximum)
-_running_extreme("cummin", np.minimum)
+# ---- differences and integrals --------------------------------------------------------------------------------------
+def _halves(t: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """All but the last, and all but the first, along a dimension."""
+    n = t._a.shape[d]
+    return t.narrow(d, 0, n - 1), t.narrow(d, 1, n - 1)  # type: ignore[attr-defined]
 
 
 @public(out=True)
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
-    """Differences of neighbours along ``dim``, ``n`` times."""
+    """The difference of each element and the one before it along ``dim``, ``n`` times over.
+
+    >>> import flambeau as torch
+    >>> torch.diff(torch.tensor([1, 3, 2]))
+    tensor([ 2, -1])
+    """
     if not input._a.ndim:
         raise error(RuntimeError, "diff expects input to be at least one-dimensional")
+    d = wrap_dim(dim, input._a.ndim)
     if n < 0:
         raise error(RuntimeError, f"order must be non-negative but got {n}")
-    d = wrap_dim(dim, input._a.ndim)
-    ends = [t for t in (prepend, input, append) if t is not None]
-    if len(ends) > 1:
-        from .public import FUNCTIONS
-
-        input = FUNCTIONS[""]["cat"](ends, d)
+    ends = [t for t in (prepend, append) if t is not None]
+    if any(t._a.ndim != input._a.ndim for t in ends):
+        raise error(RuntimeError, "diff expects prepend or append to be the same dimension as input")
+    if ends:
+        input = cat([t for t in (prepend, input, append) if t is not None], d)
+    if not n:
+        return input.clone()  # type: ignore[attr-defined]
     for _ in range(min(n, input._a.shape[d])):
-        m = input._a.shape[d] - 1
-        later, earlier = input.narrow(d, 1, m), input.narrow(d, 0, m)  # type: ignore[attr-defined]
-        input = later ^ earlier if input._a.dtype.kind == "b" else later - earlier
+        before, after = _halves(input, d)
+        input = after.logical_xor(before) if input._a.dtype.kind == "b" else after - before
     return input
 
 
-def _steps(y: Tensor, x: Tensor | None, dx: Any, d: int) -> Any:
-    """Widths of the intervals along ``d``."""
+def _spacing(name: str, y: Tensor, x: Tensor | None, dx: Any, dim: int) -> tuple[int, Any]:
+    """(the dimension, the distance between samples: a number or a tensor to multiply with)."""
+    if not y._a.ndim:
+        raise error(IndexError, f"Dimension specified as {dim} but tensor has no dimensions")
+    d = wrap_dim(dim, y._a.ndim)
+    if y._a.dtype.kind == "b":
+        raise error(RuntimeError, f"{name}: received a bool input for `y`, but bool is not supported")
     if x is None:
-        return dx
+        return d, 1 if dx is None else dx
+    if dx is not None:
+        raise error(TypeError, f"{name}() received an invalid combination of arguments - got (Tensor, Tensor, dx={type(dx).__name__}): give x or dx")
+    if x._a.dtype.kind == "b":
+        raise error(RuntimeError, f"{name}: received a bool input for `x`, but bool is not supported")
     if x._a.ndim == 1:
-        if x._a.shape[0] != y._a.shape[d]:
-            raise error(RuntimeError, "trapezoid: There must be one `x` value for each sample point")
+        if x._a.size != y._a.shape[d]:
+            raise error(RuntimeError, f"{name}: There must be one `x` value for each sample point")
         x = x.reshape([-1 if i == d else 1 for i in range(y._a.ndim)])  # type: ignore[attr-defined]
-    return diff(x, dim=d - y._a.ndim)
+    else:
+        x = x.reshape((1,) * (y._a.ndim - x._a.ndim) + x._a.shape)  # type: ignore[attr-defined]
+        if x._a.shape[d] != y._a.shape[d]:
+            raise error(RuntimeError, f"{name}: There must be one `x` value for each sample point")
+    before, after = _halves(x, d)
+    return d, after - before
 
 
-def _areas(y: Tensor, x: Tensor | None, dx: Any, d: int) -> Tensor:
-    n = y._a.shape[d]
-    left, right = y.narrow(d, 0, max(n - 1, 0)), y.narrow(d, min(1, n), max(n - 1, 0))  # type: ignore[attr-defined]
-    return (left + right) * _steps(y, x, dx, d) / 2  # type: ignore[no-any-return]
-
-
-@public(method=False, names=("trapz",))
-def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = 1, dim: int = -1) -> Tensor:
-    """The integral of samples ``y`` at points ``x`` (or ``dx`` apart) along ``dim``, by the trapezoidal rule.
+@public(method=False)
+def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
+    """The integral along ``dim`` by the trapezoidal rule, of samples at ``x`` or ``dx`` (1) apart.
 
     >>> import flambeau as torch
     >>> torch.trapezoid(torch.tensor([1., 5., 10.]))
     tensor(10.5000)
     """
-    return _areas(y, x, dx, wrap_dim(dim, y._a.ndim)).sum(dim)  # type: ignore[attr-defined, no-any-return]
+    d, step = _spacing("trapezoid", y, x, dx, dim)
+    if not y._a.shape[d]:
+        return y.sum(d) * 1.0  # type: ignore[attr-defined]
+    if x is None:
+        return (y.sum(d) - (y.select(d, 0) + y.select(d, -1)) * 0.5) * step  # type: ignore[attr-defined]
+    before, after = _halves(y, d)
+    return ((before + after) * step).sum(d) / 2.0  # type: ignore[operator,no-any-return]
 
 
 @public(method=False)
-def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = 1, dim: int = -1) -> Tensor:
-    """``trapezoid`` up to each point."""
-    d = wrap_dim(dim, y._a.ndim)
-    return cumsum(_areas(y, x, dx, d), d)
+def trapz(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
+    """``trapezoid``."""
+    return trapezoid(y, x, dx=dx, dim=dim)  # type: ignore[no-any-return]
+
+
+@public(method=False)
+def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
+    """The integral up to each sample but the first, by the trapezoidal rule."""
+    d, step = _spacing("cumulative_trapezoid", y, x, dx, dim)
+    if not y._a.shape[d]:
+        return y.clone()  # type: ignore[attr-defined]
+    before, after = _halves(y, d)
+    pairs = before + after  # type: ignore[operator]
+    return (pairs * (step / 2.0)).cumsum(d)  # type: ignore[no-any-return]
+
+
+def _coordinates(name: str, spacing: Any, dims: tuple[int, ...]) -> list[Any]:
+    if isinstance(spacing, (int, float, complex, np.number)):
+        return [spacing] * len(dims)
+    each = list(spacing)
+    if len(each) != len(dims):
+        raise error(
+            RuntimeError,
+            f"torch.gradient expected spacing to be unspecified, a scalar, or a list of length {len(dims)}, but got a list of "
+            f"length {len(each)}",
+        )
+    return each
+
+
+@public(method=False)
+def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> tuple[Tensor, ...]:
+    """Estimates of the derivative along each dimension by central differences, one-sided at the edges.
+
+    ``spacing``: the distance between samples, or for each dimension its distance or the samples' coordinates.
+
+    >>> import flambeau as torch
+    >>> torch.gradient(torch.tensor([1., 4., 9.]))
+    (tensor([3., 4., 5.]),)
+    """
+    n = input._a.ndim
+    dims = tuple(range(n)) if dim is None else tuple([wrap_dim(d, n) for d in ([dim] if isinstance(dim, int) else dim)])
+    if edge_order not in (1, 2):
+        raise error(RuntimeError, "torch.gradient only supports edge_order=1 and edge_order=2.")
+    for d in dims:
+        if input._a.shape[d] < edge_order + 1:
+            raise error(RuntimeError, "torch.gradient expected each dimension size to be at least edge_order+1")
+    if input.dtype.category <= INT:
+        input = cast(input, get_default_dtype())
+    return tuple([_slope(input, d, s, edge_order) for d, s in zip(dims, _coordinates("gradient", spacing, dims))])
+
+
+def _slope(y: Tensor, d: int, spacing: Any, order: int) -> Tensor:
+    """Weighted differences with the steps before and after each sample (numbers or tensors)."""
+    n = y._a.shape[d]
+    at = lambda lo, size: y.narrow(d, lo, size)  # type: ignore[attr-defined]  # noqa: E731
+    if isinstance(spacing, Tensor) and spacing._a.ndim:
+        steps = diff(spacing).reshape([-1 if i == d else 1 for i in range(y._a.ndim)])
+        step = lambda lo, size: steps.narrow(d, lo, size)  # noqa: E731
+        h, k = step(0, n - 2), step(1, n - 2)
+        first, second, before, last = step(0, 1), step(min(1, n - 2), 1), step(max(n - 3, 0), 1), step(n - 2, 1)
+    else:
+        h = k = first = second = before = last = spacing
+    middle = (at(2, n - 2) - at(1, n - 2)) * (h / (k * (h + k))) + (at(1, n - 2) - at(0, n - 2)) * (k / (h * (h + k)))
+    left, right = (at(1, 1) - at(0, 1)) / first, (at(n - 1, 1) - at(n - 2, 1)) / last
+    if order == 2:
+        left = left * (1 + first / (first + second)) - (at(2, 1) - at(1, 1)) / second * (first / (first + second))
+        right = right * (1 + last / (last + before)) - (at(n - 2, 1) - at(n - 3, 1)) / before * (last / (last + before))
+    return cat([left, middle, right], d)

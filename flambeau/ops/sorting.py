@@ -1,397 +1,574 @@
-"""Order: sorting, selection, medians and quantiles, unique values, counting and searching.
+"""Order: sort, topk, medians, quantiles; histograms and counts; unique values; search in what is sorted.
 
-Sorting finds indices; the values are then picked by them, and the gradient goes back the same way.
+An operator that chooses elements gives (values, indices); the gradient of the values goes to where they came from.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import FLOAT, SCALAR_NAMES, int32
+from ..autograd.primitive import Primitive, primitive
+from ..core.dtypes import C_NAMES, SCALAR_NAMES
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
+from ..kernels import sort as S
 from . import return_types
 from .dims import wrap_dim
-from .public import public
-from .reductions import picker, reduction
+from .indexing import _gather_backward, gather
+from .public import public, write_out
+from .reductions import _ties, no_complex, not_empty, reduction
 
-_PICK = {
-    name: picker(node)
-    for name, node in (
-        ("sort", "SortBackward0"), ("topk", "TopkBackward0"), ("kthvalue", "KthvalueBackward0"), ("median", "MedianBackward1"),
-        ("median_all", "MedianBackward0"), ("nanmedian", "NanmedianBackward1"), ("nanmedian_all", "NanmedianBackward0"),
-        ("mode", "ModeBackward0"), ("quantile", "GatherBackward0"),
-    )
-}  # fmt: skip
+ndarray = np.ndarray
 
 
-def comparable(a: np.ndarray) -> np.ndarray:
-    """The values in a dtype that NumPy sorts, nan last."""
-    return a.astype(np.float32) if a.dtype.kind == "V" else a
+# ---- elements chosen along a dimension ------------------------------------------------------------------------------
+def chooser(node: str) -> Primitive:
+    """``x`` at the places of an index along ``dim``."""
+
+    @primitive(f"choose:{node}", node=node, vjp={
+        "x": lambda g, x_shape, index, dim: _gather_backward(g, wrap(index), x_shape, dim)
+    })  # fmt: skip
+    def choose(x: Any, /, index: ndarray, dim: int) -> Any:
+        return np.take_along_axis(x, index, dim) if x.ndim else x.copy()
+
+    return choose
 
 
-def order(a: np.ndarray, dim: int, descending: bool, stable: bool = True) -> np.ndarray:
-    """Indices that sort along ``dim``; equal elements stay in order."""
-    a = comparable(a)
-    kind = "stable" if stable else None
-    if not descending:
-        return np.argsort(a, axis=dim, kind=kind)
-    # backwards: sort the reversed array, so that equal ones keep their order, and nan comes first
-    back = (slice(None),) * dim + (slice(None, None, -1),)
-    return a.shape[dim] - 1 - np.argsort(a[back], axis=dim, kind=kind)[back]
+_SORT = {None: chooser("SortBackward0"), True: chooser("SortBackward1"), False: chooser("SortBackward1")}
+_topk = chooser("TopkBackward0")
 
 
-def _refuse_complex(name: str, t: Tensor) -> None:
-    if t._a.dtype.kind == "c":
-        raise error(RuntimeError, f"{name}(): does not support complex input", hint="Complex numbers have no order.")
+def along(a: ndarray, dim: int, index: Any, *args: Any) -> ndarray:
+    """``index(rows, *args)``, computed along the last axis, with ``dim`` back in its place."""
+    if not a.ndim:
+        return np.zeros((), np.int64)
+    found = index(np.moveaxis(a, dim, -1), *args)
+    return np.ascontiguousarray(np.moveaxis(found, -1, dim), np.int64)
 
 
-def _scalar_result(name: str, t: Tensor, pick: str | None = None) -> Any:
-    zero = np.zeros((), np.int64)
-    return getattr(return_types, name)((_PICK[pick or name](t, zero, 0, True), wrap(zero)))
+def _one(index: Any) -> Any:
+    """An index function that gives one place, as one that gives a row of one."""
+    return lambda rows, *args: np.asarray(index(rows, *args))[..., None]
 
 
-# ---- sorting --------------------------------------------------------------------------------------------------------
+def _chosen(name: str, op: Primitive, x: Tensor, index: ndarray, dim: int, keepdim: bool = True) -> Any:
+    """The named result; without ``keepdim`` the index has one place along ``dim``, which goes."""
+    one = "keepdim" in op.params
+    values = op(x, index, dim, keepdim) if one else op(x, index, dim)
+    return getattr(return_types, name)((values, wrap(index if keepdim or not x._a.ndim else index.squeeze(dim))))
+
+
+def _picker(node: str) -> Primitive:
+    """``chooser`` of one place along ``dim``, which goes unless ``keepdim``."""
+
+    @primitive(f"choose_one:{node}", node=node, vjp={
+        "x": lambda g, x_shape, index, dim, keepdim: _gather_backward(
+            g if keepdim or not x_shape else g.unsqueeze(dim), wrap(index), x_shape, dim
+        )
+    })  # fmt: skip
+    def choose(x: Any, /, index: ndarray, dim: int, keepdim: bool) -> Any:
+        if not x.ndim:
+            return x.copy()
+        r = np.take_along_axis(x, index, dim)
+        return r if keepdim else r.squeeze(dim)
+
+    return choose
+
+
+def _no_complex(name: str, x: Tensor) -> None:
+    if x._a.dtype.kind == "c":
+        raise error(RuntimeError, f" {name} does not support complex dtypes on CPU")
+
+
 @public(out=True)
-def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
-    """The elements in order along ``dim``, as (values, indices); nan counts as the largest. Equal elements keep their order.
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None) -> Any:
+    """The values along ``dim`` in rising (or falling) order, and where they were. nan is the largest value.
+
+    Equal values always keep their order, whether ``stable`` asks for it or not.
 
     >>> import flambeau as torch
     >>> torch.sort(torch.tensor([3., 1., 2.])).indices
     tensor([1, 2, 0])
     """
-    _refuse_complex("sort", input)
+    _no_complex("Sort", input)
     d = wrap_dim(dim, input._a.ndim)
-    if not input._a.ndim:
-        return _scalar_result("sort", input)
-    index = order(input._a, d, descending)
-    return return_types.sort((_PICK["sort"](input, index, d, True), wrap(index)))
+    return _chosen("sort", _SORT[stable], input, along(input._a, d, S.argsort, bool(descending)), d)
 
 
 @public
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
-    """The indices that sort along ``dim``."""
-    _refuse_complex("argsort", input)
-    d = wrap_dim(dim, input._a.ndim)
-    return wrap(order(input._a, d, descending) if input._a.ndim else np.zeros((), np.int64))
+    """The indices that ``sort`` gives."""
+    _no_complex("Sort", input)
+    return wrap(along(input._a, wrap_dim(dim, input._a.ndim), S.argsort, bool(descending)))
 
 
 @public(out=True)
 def msort(input: Tensor) -> Tensor:
-    """Sorted along the first dimension."""
-    return sort(input, 0)[0]
+    """The values along the first dimension in rising order."""
+    return sort(input, 0)[0]  # type: ignore[no-any-return]
 
 
 @public(out=True)
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:  # noqa: A002
-    """The ``k`` largest (or smallest) elements along ``dim``, as (values, indices).
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """The ``k`` largest (or smallest) values along ``dim``, in order, and where they were.
 
     >>> import flambeau as torch
-    >>> torch.topk(torch.tensor([1., 5., 3.]), 2).values
-    tensor([5., 3.])
+    >>> torch.topk(torch.arange(5.), 2).values
+    tensor([4., 3.])
     """
-    _refuse_complex("topk", input)
+    _no_complex("topk", input)
     a = input._a
     d = wrap_dim(dim, a.ndim)
-    if not 0 <= k <= (a.shape[d] if a.ndim else 1):
-        raise error(RuntimeError, "selected index k out of range")
-    if not a.ndim:
-        return _scalar_result("topk", input)
-    n = a.shape[d]
-    first = (slice(None),) * d + (slice(k),)
-    if n > 4 * k and n > 64:
-        # partition first, then sort the few: ties are broken by position as far as the partition shows them
-        values = comparable(a)
-        part = (slice(None),) * d + ((slice(n - k, None) if largest else slice(k)),)
-        few = np.argpartition(values, n - k if largest else k, axis=d)[part] if k else np.argsort(values, axis=d)[first]
-        few = np.sort(few, axis=d)
-        index = np.take_along_axis(few, order(np.take_along_axis(a, few, d), d, largest), d)
-    else:
-        index = order(a, d, largest)[first]
-    return return_types.topk((_PICK["topk"](input, index, d, True), wrap(np.ascontiguousarray(index))))
+    n = a.shape[d] if a.ndim else 1
+    if not 0 <= k <= n:
+        raise error(RuntimeError, "selected index k out of range", hint=f"k is {k}, the dimension has {n}.")
+    return _chosen("topk", _topk, input, along(a, d, S.first, int(k), bool(largest)), d)
 
 
-@public(out=True)
+_kthvalue, _mode = _picker("KthvalueBackward0"), _picker("ModeBackward0")
+
+
+@reduction()
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    """The k-th smallest element along ``dim`` (k from 1), as (values, indices)."""
-    _refuse_complex("kthvalue", input)
+    """The ``k``-th smallest value along ``dim`` (the smallest is the first), and where it is."""
+    no_complex("kthvalue_cpu", input)
     a = input._a
     d = wrap_dim(dim, a.ndim)
+    if a.ndim:
+        not_empty("kthvalue", a, (d,))
     if not 1 <= k <= (a.shape[d] if a.ndim else 1):
-        raise error(RuntimeError, "kthvalue(): selected number k out of range for dimension " + str(d))
-    if not a.ndim:
-        return _scalar_result("kthvalue", input)
-    return _picked("kthvalue", input, np.take(order(a, d, False), [k - 1], axis=d), d, keepdim)
-
-
-def _picked(name: str, input: Tensor, index: np.ndarray, d: int, keepdim: bool) -> Any:
-    shown = index if keepdim else index.squeeze(d)
-    return getattr(return_types, name)((_PICK[name](input, index, d, keepdim), wrap(shown)))
-
-
-# ---- medians, mode, quantiles ---------------------------------------------------------------------------------------
-def _median_index(a: np.ndarray, d: int, ignore_nan: bool) -> np.ndarray:
-    """Where the lower median is; with a nan, the first nan, unless those are ignored."""
-    values = comparable(a)
-    ranks = np.argsort(values, axis=d, kind="stable")
-    n = a.shape[d]
-    if values.dtype.kind != "f":
-        return np.take(ranks, [(n - 1) // 2], axis=d)
-    count = np.sum(~np.isnan(values), axis=d, keepdims=True)
-    middle = np.maximum((count - 1) // 2, 0)
-    if not ignore_nan:
-        middle = np.where(count < n, count, middle)
-    return np.take_along_axis(ranks, middle, d)
-
-
-def _median(name: str, ignore_nan: bool) -> None:
-    def fn(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-        _refuse_complex(name, input)
-        a = input._a
-        if dim is None:
-            if not a.size:
-                return wrap(np.asarray(np.nan if a.dtype.kind in "fV" else np.iinfo(a.dtype).min).astype(a.dtype))
-            flat = input.reshape(-1)  # type: ignore[attr-defined]
-            return _PICK[name + "_all"](flat, _median_index(flat._a, 0, ignore_nan), 0, False)
-        d = wrap_dim(dim, a.ndim)
-        if not a.ndim:
-            return _scalar_result(name, input)
-        if not a.shape[d]:
-            raise error(IndexError, f"{name}(): Expected reduction dim {d} to have non-zero size.")
-        return _picked(name, input, _median_index(a, d, ignore_nan), d, keepdim)
-
-    fn.__name__ = fn.__qualname__ = name
-    fn.__doc__ = "The lower median of all elements, or along ``dim`` as (values, indices)" + ("; nans don't count." if ignore_nan else ".")
-    reduction()(fn)
-
-
-_median("median", False)
-_median("nanmedian", True)
+        raise error(RuntimeError, f"kthvalue(): selected number k out of range for dimension {d}")
+    return _chosen("kthvalue", _kthvalue, input, along(a, d, _one(S.place_of), int(k) - 1), d, keepdim)
 
 
 @reduction()
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
-    """The most frequent element along ``dim`` (the smallest of them), and the last place where it is."""
-    _refuse_complex("mode", input)
-    a = input._a
-    d = wrap_dim(dim, a.ndim)
-    if not a.ndim:
-        return _scalar_result("mode", input)
-    if not a.shape[d]:
-        raise error(IndexError, f"mode(): Expected reduction dim {d} to have non-zero size.")
-    ranks = np.moveaxis(np.argsort(comparable(a), axis=d, kind="stable"), d, -1)
-    values = np.take_along_axis(np.moveaxis(a, d, -1), ranks, -1)
-    n = a.shape[d]
-    place = np.arange(n)
-    fresh = np.ones(values.shape, bool)
-    fresh[..., 1:] = values[..., 1:] != values[..., :-1]
-    start = np.maximum.accumulate(np.where(fresh, place, 0), axis=-1)
-    last = np.argmax(place - start, axis=-1)[..., None]  # the end of the first of the longest runs
-    index = np.moveaxis(np.take_along_axis(ranks, last, -1), -1, d)
-    return _picked("mode", input, index, d, keepdim)
+    """The value that comes most often along ``dim`` (the smallest of several), and its last place."""
+    no_complex("mode_cpu", input)
+    d = wrap_dim(dim, input._a.ndim)
+    if input._a.ndim:
+        not_empty("mode", input._a, (d,))
+    return _chosen("mode", _mode, input, along(input._a, d, _one(S.most_frequent)), d, keepdim)
 
 
-def _quantile(name: str, ignore_nan: bool) -> None:
-    def fn(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Tensor:
-        if input._a.dtype.kind != "f" or input._a.dtype.itemsize < 4:
-            raise error(RuntimeError, f"{name}() input tensor must be either float or double dtype")
-        if not isinstance(q, Tensor):
-            q = wrap(np.asarray(q, input._a.dtype))
-        elif q.dtype is not input.dtype:
-            raise error(RuntimeError, f"{name}() q tensor must be same dtype as the input tensor")
-        if q._a.ndim > 1:
-            raise error(RuntimeError, f"{name}() q must be a scalar or 1D tensor")
-        if ((q._a < 0) | (q._a > 1)).any():
-            raise error(RuntimeError, f"{name}() q must be in the range [0, 1] but got {q._a.reshape(-1)[0]}" if q._a.ndim == 0
-                        else f"{name}() q values must be in the range [0, 1]")  # fmt: skip
-        if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
-            raise error(
-                RuntimeError,
-                f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, but got {interpolation}",
-            )
-        if not input._a.size:
-            raise error(RuntimeError, f"{name}() input tensor must be non-empty")
-        ndim = input._a.ndim
-        x = input.reshape(-1) if dim is None else input  # type: ignore[attr-defined]
-        d = 0 if dim is None or not ndim else wrap_dim(dim, ndim)
-        ordered = sort(x, d)[0].movedim(d, -1)
-        r = _at_quantiles(ordered, q._a.reshape(-1), ignore_nan, interpolation)  # (*, len(q))
-        if keepdim:
-            r = r.reshape((1,) * ndim + (-1,)) if dim is None else r.unsqueeze(d)
-        r = r.movedim(-1, 0)
-        return r if q._a.ndim else r.squeeze(0)
+# ---- medians and quantiles ------------------------------------------------------------------------------------------
+def _median_place(rows: ndarray) -> ndarray:
+    """The lower median of each row, or its first nan."""
+    found = S.place_of(rows, (rows.shape[-1] - 1) // 2)
+    if rows.dtype.kind in "fV":
+        bad = rows != rows
+        found = np.where(bad.any(-1), bad.argmax(-1), found)
+    return found
+
+
+def _nanmedian_place(rows: ndarray) -> ndarray:
+    """The lower median of what is not nan."""
+    if rows.dtype.kind not in "fV":
+        return _median_place(rows)
+    k = np.maximum((rows == rows).sum(-1, keepdims=True) - 1, 0) // 2
+    return np.take_along_axis(S.argsort(rows), k, -1)[..., 0]
+
+
+_PLACE = {"median": _median_place, "nanmedian": _nanmedian_place}
+
+
+def _median_of_all(name: str) -> Primitive:
+    @primitive(f"{name}_all", node=f"{name.capitalize()}Backward0",
+               vjp={"x": lambda g, x, out: g * _ties(x, out._a, None, False)})  # fmt: skip
+    def kernel(x: Any, /) -> Any:
+        if not x.size:
+            return np.full((), np.nan if x.dtype.kind in "fV" else np.iinfo(x.dtype).min, x.dtype)
+        flat = x.reshape(-1)
+        return flat[_PLACE[name](flat)]
+
+    return kernel
+
+
+def _declare_median(name: str, doc: str) -> None:
+    of_all, along_dim = _median_of_all(name), _picker(f"{name.capitalize()}Backward1")
+
+    def fn(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+        no_complex(f"{name}_cpu", input)
+        if dim is None:
+            return of_all(input)
+        d = wrap_dim(dim, input._a.ndim)
+        if input._a.ndim:
+            not_empty(name, input._a, (d,))
+        return _chosen(name, along_dim, input, along(input._a, d, _one(_PLACE[name])), d, keepdim)
 
     fn.__name__ = fn.__qualname__ = name
-    fn.__doc__ = "The values below which the fraction ``q`` of the elements lies" + ("; nans don't count." if ignore_nan else ".")
+    fn.__doc__ = doc
     reduction()(fn)
 
 
-def _at_quantiles(ordered: Tensor, q: np.ndarray, ignore_nan: bool, interpolation: str) -> Tensor:
-    a = ordered._a
-    n = a.shape[-1]
-    nans = np.isnan(a).sum(-1, keepdims=True)
-    count = n - nans if ignore_nan else np.full(nans.shape, n)
-    rank = q * np.maximum(count - 1, 0)
-    if not ignore_nan:
-        rank = np.where(nans > 0, n - 1, rank)
-    elif n:
-        rank = np.where(count == 0, n - 1, rank)
-    rank = rank.astype(a.dtype)
-    if interpolation == "nearest":
-        rank = np.round(rank)
-    low, high = np.floor(rank).astype(np.int64), np.ceil(rank).astype(np.int64)
-    if interpolation == "higher":
-        low = high
-    below = _PICK["quantile"](ordered, low, a.ndim - 1, True)
-    if interpolation in ("lower", "higher", "nearest"):
-        return below
-    weight = wrap(np.full(rank.shape, 0.5, a.dtype) if interpolation == "midpoint" else (rank - low).astype(a.dtype))
-    return below.lerp(_PICK["quantile"](ordered, high, a.ndim - 1, True), weight)  # type: ignore[attr-defined, no-any-return]
+_declare_median("median", "The median of all elements, or over ``dim`` (values, indices); the lower of two; nan if there is one.")
+_declare_median("nanmedian", "``median`` of what isn't nan.")
+
+_ROUND = {"linear": None, "midpoint": None, "lower": np.floor, "higher": np.ceil, "nearest": np.rint}
 
 
-_quantile("quantile", False)
-_quantile("nanquantile", True)
+def _check_quantile(name: str, x: Tensor, q: Any, interpolation: str) -> None:
+    if x._a.dtype.kind != "f" or x._a.dtype.itemsize < 4:
+        raise error(RuntimeError, f"{name}() input tensor must be either float or double dtype")
+    if not x._a.size:
+        raise error(RuntimeError, f"{name}() input tensor must be non-empty")
+    if interpolation not in _ROUND:
+        raise error(
+            RuntimeError,
+            f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, but got {interpolation}",
+        )
+    if not isinstance(q, Tensor):
+        if not 0 <= q <= 1:
+            raise error(RuntimeError, f"{name}() q must be in the range [0, 1] but got {q:g}")
+        return
+    if q._a.ndim > 1:
+        raise error(RuntimeError, f"{name}() q must be a scalar or 1D tensor")
+    if q._a.dtype != x._a.dtype:
+        raise error(RuntimeError, f"{name}() q tensor must be same dtype as the input tensor")
+    if not ((q._a >= 0) & (q._a <= 1)).all():
+        raise error(RuntimeError, f"{name}() q values must be in the range [0, 1]")
+
+
+def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str) -> Tensor:
+    _check_quantile(name, input, q, interpolation)
+    a = input._a
+    d = 0 if dim is None else wrap_dim(dim, a.ndim)
+    rows = input.reshape(-1) if dim is None or not a.ndim else input.movedim(d, -1)  # type: ignore[attr-defined]
+    ordered = sort(rows)[0]
+    v = ordered._a
+    several = isinstance(q, Tensor) and q._a.ndim == 1
+    q = q.reshape(-1) if isinstance(q, Tensor) else wrap(np.asarray([q], a.dtype))  # type: ignore[attr-defined]
+    # the rank of each quantile in its row; a row with nan gives its last element
+    if name == "quantile":
+        last, spoiled = wrap(np.asarray(v.shape[-1] - 1, v.dtype)), v[..., -1:] != v[..., -1:]
+    else:
+        last, spoiled = wrap(np.maximum((v == v).sum(-1, keepdims=True) - 1, 0).astype(v.dtype)), np.zeros((), bool)
+    rank = (q * last).expand((*v.shape[:-1], q._a.size))
+    at = np.where(spoiled, v.dtype.type(v.shape[-1] - 1), rank._a)
+    rounded = _ROUND[interpolation]
+    if rounded is not None:
+        result = gather(ordered, -1, wrap(rounded(at).astype(np.int64)))
+    else:
+        low = np.floor(at)
+        below, above = [gather(ordered, -1, wrap(r.astype(np.int64))) for r in (low, np.ceil(at))]
+        weight = wrap(np.full_like(low, 0.5)) if interpolation == "midpoint" else rank - wrap(np.where(spoiled, rank._a, low))
+        result = below.lerp(above, weight)
+    result = result.movedim(-1, 0)
+    if keepdim and a.ndim:
+        result = result.reshape((-1, *(1,) * a.ndim)) if dim is None else result.unsqueeze(d + 1)
+    return result if several else result.squeeze(0)  # type: ignore[no-any-return]
+
+
+@public(out=True)
+def quantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Tensor:
+    """The ``q``-quantiles over ``dim`` or of all elements; several ``q`` give a first dimension of their own.
+
+    ``interpolation`` where a quantile lies between two values: "linear", "lower", "higher", "nearest" or "midpoint".
+
+    >>> import flambeau as torch
+    >>> torch.quantile(torch.tensor([0., 1., 2., 3.]), 0.5)
+    tensor(1.5000)
+    """
+    return _quantile("quantile", input, q, dim, keepdim, interpolation)
+
+
+@public(out=True)
+def nanquantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Tensor:
+    """``quantile`` of what isn't nan."""
+    return _quantile("nanquantile", input, q, dim, keepdim, interpolation)
+
+
+# ---- histograms and counts ------------------------------------------------------------------------------------------
+def _range(name: str, a: ndarray, low: Any, high: Any) -> tuple[Any, Any]:
+    """The range as given, or that of the data; widened where it is a point."""
+    if low == high and a.size:
+        low, high = a.min(), a.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise error(RuntimeError, f"{name}: range of [{low:g}, {high:g}] is not finite")
+    return (low - 1, high + 1) if low == high else (low, high)
+
+
+def _bins_given(bins: Any) -> int:
+    if bins < 1:
+        raise error(RuntimeError, f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0")
+    return int(bins)
+
+
+@public(out=True)
+def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+    """How many elements fall in each of ``bins`` equal parts of [min, max] (of the data's range if both are equal).
+
+    >>> import flambeau as torch
+    >>> torch.histc(torch.tensor([1., 2., 1.]), bins=4, min=0, max=3)
+    tensor([0., 2., 1., 0.])
+    """
+    a = input._a
+    if a.dtype.kind not in "fV":
+        raise error(NotImplementedError, f"\"histogram_cpu\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
+    bins = _bins_given(bins)
+    if max < min:
+        raise error(RuntimeError, "torch.histc: max must be larger than min")
+    x = S.plain(a)
+    low, high = _range("torch.histc", x, min, max)
+    x = x[(x >= low) & (x <= high)]
+    t = x.dtype.type
+    places = ((x - t(low)) * t(bins) / (t(high) - t(low))).astype(np.int64)
+    return wrap(np.bincount(np.minimum(places, bins - 1), minlength=bins).astype(a.dtype))
+
+
+def _into(edges: ndarray, x: ndarray) -> ndarray:
+    """The bin of each value; -1 outside. The last bin contains its right edge."""
+    n = len(edges) - 1
+    places = np.searchsorted(edges, x, "right") - 1
+    places[x == edges[-1]] = n - 1
+    places[(places >= n) | (x != x)] = -1
+    return places
+
+
+def _counted(x: ndarray, edges: list[ndarray], weight: ndarray | None, density: bool, like: np.dtype) -> ndarray:
+    """The histogram of the points in the rows of ``x``."""
+    shape = [len(e) - 1 for e in edges]
+    places = [_into(e, x[:, i]) for i, e in enumerate(edges)]
+    inside = np.logical_and.reduce([p >= 0 for p in places])
+    flat = np.ravel_multi_index([p[inside] for p in places], shape)
+    hist = np.bincount(flat, None if weight is None else weight.reshape(-1)[inside], prod(shape)).reshape(shape).astype(np.float64)
+    if density:
+        volume = np.ones(())
+        for e in edges:
+            volume = np.multiply.outer(volume, np.diff(e.astype(np.float64)))
+        with np.errstate(all="ignore"):
+            hist = hist / (hist.sum() * volume)
+    return hist.astype(like)
+
+
+def _histogram(x: Tensor, rows: ndarray, bins: list[Any], ranges: Any, weight: Tensor | None, density: bool) -> tuple[Tensor, list[Tensor]]:
+    a = x._a
+    if a.dtype.kind != "f" or a.dtype.itemsize < 4:
+        raise error(NotImplementedError, f"\"histogramdd\" not implemented for '{SCALAR_NAMES[x.dtype]}'")
+    if weight is not None and weight._a.size != len(rows):
+        raise error(
+            RuntimeError,
+            "torch.histogramdd: if weight tensor is provided it should have the same shape as the input tensor excluding its "
+            f"innermost dimension, but got input with shape {list(rows.shape)} and weight with shape {list(weight._a.shape)}",
+        )
+    edges = []
+    for i, b in enumerate(bins):
+        if isinstance(b, Tensor):
+            if b._a.dtype != a.dtype:
+                raise error(
+                    RuntimeError,
+                    "torch.histogramdd: input tensor and bins tensors should have the same dtype, but got input with dtype "
+                    f"{C_NAMES[x.dtype]} and bins for dimension {i} with dtype {C_NAMES[b.dtype]}",
+                )
+            edges.append(b._a)
+            continue
+        low, high = (0, 0) if ranges is None else (ranges[2 * i], ranges[2 * i + 1])
+        if low > high:
+            raise error(RuntimeError, f"torch.histogramdd: min should not exceed max, but got min {low:g} max {high:g} for dimension {i}")
+        low, high = _range("torch.histogramdd", rows[:, i] if ranges is None else rows[:0, i], low, high)
+        edges.append(np.linspace(low, high, _bins_given(b) + 1).astype(a.dtype))
+    hist = _counted(rows, edges, None if weight is None else weight._a, density, a.dtype)
+    return wrap(hist), [wrap(e) for e in edges]
+
+
+@public
+def histogram(
+    input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False, out: Any = None
+) -> Any:
+    """(hist, bin_edges): the weight of the elements in each bin; ``bins``: how many over ``range``, or their edges."""
+    hist, edges = _histogram(input, input._a.reshape(-1, 1), [bins], range, weight, density)
+    r = return_types.histogram((hist, edges[0]))
+    if out is None:
+        return r
+    for o, v in zip(out, r):
+        write_out("histogram", o, v)
+    return return_types.histogram(out)
+
+
+@public(method=False)
+def histogramdd(input: Tensor, bins: Any, range: Any = None, weight: Tensor | None = None, density: bool = False) -> Any:
+    """``histogram`` of points, the last dimension of ``input`` being their coordinates: (hist, list of bin_edges)."""
+    n = input._a.shape[-1]
+    each = [bins] * n if isinstance(bins, int) else list(bins)
+    if len(each) != n:
+        raise error(RuntimeError, f"torch.histogramdd: expected {n} sequences of bin edges for a {n}-dimensional histogram but got {len(each)}")
+    return return_types.histogramdd(_histogram(input, input._a.reshape(-1, n), each, range, weight, density))
+
+
+@public
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often (or with what total weight) each of 0, 1, 2, ... comes.
+
+    >>> import flambeau as torch
+    >>> torch.bincount(torch.tensor([0, 1, 1, 3]))
+    tensor([1, 2, 0, 1])
+    """
+    a = input._a
+    if minlength < 0:
+        raise error(RuntimeError, "minlength should be >= 0")
+    if a.dtype.kind not in "iu":
+        raise error(NotImplementedError, f"\"bincount_cpu\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
+    if a.ndim != 1 or a.size and a.min() < 0:
+        raise error(RuntimeError, "bincount only supports 1-d non-negative integral inputs.")
+    if weights is None:
+        return wrap(np.bincount(a, minlength=minlength).astype(np.int64, copy=False))
+    w = weights._a
+    if w.shape != a.shape:
+        raise error(RuntimeError, "weights should be 1-d and have the same length as input")
+    return wrap(np.bincount(a, w, minlength).astype(np.float32 if w.dtype == np.float32 else np.float64))
 
 
 # ---- unique values --------------------------------------------------------------------------------------------------
+_NONE = (np.zeros(0, np.int64),) * 3
+
+
+def _unique_all(x: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+    flat = x.reshape(-1)
+    order = S.argsort(flat)
+    ordered = flat[order]
+    starts, number, counts = S.runs(ordered[1:] != ordered[:-1]) if flat.size else _NONE
+    inverse = np.empty(flat.shape, np.int64)
+    inverse[order] = number
+    return ordered[starts], inverse.reshape(x.shape), counts
+
+
+def _unique_rows(x: ndarray, dim: int) -> tuple[ndarray, ndarray, ndarray]:
+    rows = np.moveaxis(x, dim, 0)
+    flat = S.plain(rows.reshape(len(rows), prod(rows.shape[1:])))
+    order = np.lexsort(flat.T[::-1]) if flat.size else np.arange(len(rows))
+    ordered = flat[order]
+    starts, number, counts = S.runs((ordered[1:] != ordered[:-1]).any(1)) if len(rows) else _NONE
+    inverse = np.empty(len(rows), np.int64)
+    inverse[order] = number
+    return np.moveaxis(rows[order[starts]], 0, dim), inverse, counts
+
+
+def _consecutive(x: ndarray, dim: int | None) -> tuple[ndarray, ndarray, ndarray]:
+    rows = x.reshape(-1) if dim is None else np.moveaxis(x, dim, 0)
+    n = len(rows)
+    starts, number, counts = S.runs((rows[1:] != rows[:-1]).reshape(n - 1, -1).any(1)) if n else _NONE
+    if dim is None:
+        return rows[starts], number.reshape(x.shape), counts
+    return np.moveaxis(rows[starts], 0, dim), number, counts
+
+
+def _refuse(name: str) -> Any:
+    def rule(g: Any) -> Any:
+        raise error(NotImplementedError, f"the derivative for '{name}' is not implemented.", hint="Detach its input.")
+
+    return rule
+
+
+@primitive("unique2", vjp={"x": _refuse("_unique2")})
+def _unique2(x: Any, /) -> Any:
+    return _unique_all(x)
+
+
+@primitive("unique_dim", vjp={"x": _refuse("unique_dim")})
+def _unique_dim(x: Any, /, dim: int) -> Any:
+    return _unique_rows(x, dim)
+
+
+@primitive("unique_consecutive", vjp={"x": _refuse("unique_consecutive")})
+def _unique_consecutive(x: Any, /, dim: int | None) -> Any:
+    return _consecutive(x, dim)
+
+
+def _asked(r: Any, inverse: bool, counts: bool) -> Any:
+    wanted = (r[0], *([r[1]] if inverse else []), *([r[2]] if counts else []))
+    return wanted if len(wanted) > 1 else wanted[0]
+
+
 @public
-def unique(
-    input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None  # noqa: A002
-) -> Any:
-    """The different elements (or slices along ``dim``), sorted; with their inverse indices and counts if asked for.
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+    """The different values, in rising order, or the different slices along ``dim``; also, if asked, for each element
+    where its value is among them, and how often each comes.
 
     >>> import flambeau as torch
     >>> torch.unique(torch.tensor([3, 1, 3]), return_counts=True)
     (tensor([1, 3]), tensor([1, 2]))
     """
-    a = comparable(input._a)
-    axis = None if dim is None else wrap_dim(dim, a.ndim)
-    values, inverse, counts = np.unique(a, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
-    shape = a.shape if axis is None else (a.shape[axis],)
-    return _with(values.astype(input._a.dtype), inverse.reshape(shape), counts, return_inverse, return_counts)
-
-
-def _with(values: np.ndarray, inverse: np.ndarray, counts: np.ndarray, return_inverse: bool, return_counts: bool) -> Any:
-    r = [wrap(values)]
-    if return_inverse:
-        r.append(wrap(inverse.astype(np.int64)))
-    if return_counts:
-        r.append(wrap(counts.astype(np.int64)))
-    return r[0] if len(r) == 1 else tuple(r)
+    a = input._a
+    no_complex("unique", input)
+    if dim is None or not a.ndim:
+        return _asked(_unique2(input), return_inverse, return_counts)
+    d = wrap_dim(dim, a.ndim)
+    if not a.shape[d] and 0 in [n for i, n in enumerate(a.shape) if i != d] or a.shape[d] and not a.size:
+        raise error(RuntimeError, "There are 0 sized dimensions, and they aren't selected, so unique cannot be applied")
+    return _asked(_unique_dim(input, d), return_inverse, return_counts)
 
 
 @public
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
-    """The first of every run of equal elements (or slices along ``dim``)."""
-    a = input._a if dim is not None else input._a.reshape(-1)
-    d = 0 if dim is None else wrap_dim(dim, a.ndim)
-    turned = np.moveaxis(a, d, 0)
-    n = len(turned)
-    fresh = np.ones(n, bool)
-    if n:
-        fresh[1:] = (turned[1:] != turned[:-1]).reshape(n - 1, -1).any(1)
-    starts = np.flatnonzero(fresh)
-    inverse = np.cumsum(fresh) - 1
-    counts = np.diff(np.append(starts, n))
-    shape = input._a.shape if dim is None else (n,)
-    return _with(np.moveaxis(turned[starts], 0, d).copy(), inverse.reshape(shape), counts, return_inverse, return_counts)
+    """One value for each run of equal values (or slices along ``dim``), in the order they come."""
+    no_complex("unique", input)
+    d = None if dim is None or not input._a.ndim else wrap_dim(dim, input._a.ndim)
+    return _asked(_unique_consecutive(input, d), return_inverse, return_counts)
 
 
-# ---- counting -------------------------------------------------------------------------------------------------------
-@public
-def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """How often each value of a 1-d tensor of non-negative integers comes; with ``weights``, their sums."""
-    a = input._a
-    if a.ndim != 1 or a.dtype.kind not in "iu" or (a < 0).any():
-        raise error(RuntimeError, "bincount only supports 1-d non-negative integral inputs.")
-    if minlength < 0:
-        raise error(RuntimeError, "minlength should be >= 0")
-    if weights is not None and weights._a.shape != a.shape:
-        raise error(RuntimeError, "weights should be 1-d and have the same length as input")
-    w = None if weights is None else weights._a
-    r = np.bincount(a, w, minlength)
-    return wrap(r.astype(np.int64 if w is None else np.float32 if w.dtype == np.float32 else np.float64))
+# ---- search ---------------------------------------------------------------------------------------------------------
+def _check_search(s: ndarray, x: Any, side: str | None, right: bool, sorter: Tensor | None) -> None:
+    if side not in (None, "left", "right"):
+        raise error(RuntimeError, f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
+    if side == "left" and right:
+        raise error(RuntimeError, "torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True")
+    if not s.ndim:
+        raise error(RuntimeError, "torch.searchsorted(): boundaries tensor should have positive dimension, but got 0 dimension")
+    if s.ndim > 1 and not x.ndim:
+        raise error(
+            RuntimeError,
+            "torch.searchsorted(): input value can be a scalar only when boundaries tensor dimension is 1, but we got "
+            f"boundaries tensor dim({s.ndim}) and input value's dim(0) numel(1)",
+        )
+    if s.ndim > 1 and s.shape[:-1] != x.shape[:-1]:
+        raise error(
+            RuntimeError,
+            "torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor "
+            f"and input value tensor must match, but we got boundaries tensor {list(s.shape)} and input value tensor {list(x.shape)}",
+        )
+    if sorter is None:
+        return
+    if sorter._a.dtype != np.int64:
+        raise error(RuntimeError, f"torch.searchsorted(): sorter must be a tensor of long dtype but got dtype {SCALAR_NAMES[sorter.dtype]}")
+    if sorter._a.shape != s.shape:
+        raise error(
+            RuntimeError,
+            "torch.searchsorted(): boundary and sorter must have the same size, but got boundary tensor "
+            f"{list(s.shape)}and got sorter tensor {list(sorter._a.shape)}",
+        )
 
 
-@public(out=True)
-def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:  # noqa: A002
-    """How many elements lie in each of ``bins`` equal intervals of [min, max]; of the data's own range if both are 0."""
-    if bins <= 0:
-        raise error(RuntimeError, f"bins must be > 0, but got {bins} for dimension 0")
-    a = comparable(input._a).reshape(-1)
-    if a.dtype.kind != "f":
-        raise error(NotImplementedError, f"\"histogram_cpu\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
-    low, high = float(min), float(max)
-    if low == high and a.size:
-        low, high = float(a.min()), float(a.max())
-    if not np.isfinite([low, high]).all():
-        raise error(RuntimeError, f"torch.histc: range of [{low}, {high}] is not finite")
-    if low > high:
-        raise error(RuntimeError, "torch.histc: max must be larger than min")
-    if low == high:
-        low, high = low - 1, high + 1
-    return wrap(np.histogram(a, bins, (low, high))[0].astype(input._a.dtype))
-
-
-@public
-def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False) -> Any:  # noqa: A002
-    """Counts in intervals and the edges of these, as (hist, bin_edges)."""
-    if input.dtype.category != FLOAT:
-        raise error(NotImplementedError, f"\"histogram_cpu\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
-    edges = bins._a if isinstance(bins, Tensor) else bins
-    hist, at = np.histogram(input._a.reshape(-1), edges, range, density, None if weight is None else weight._a.reshape(-1))
-    return _HISTOGRAM((wrap(hist.astype(input._a.dtype)), wrap(at.astype(input._a.dtype))))
-
-
-_HISTOGRAM = return_types.return_type("histogram", "hist", "bin_edges")
-
-
-# ---- searching ------------------------------------------------------------------------------------------------------
 @public(method=False, out=True)
 def searchsorted(
     sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None,
     sorter: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Where values would go in sorted rows, to keep them sorted: before equal ones, or after (``right``).
+    """Where each value would go in a sorted sequence (in each row of several): before its equals, or after (``right``).
 
     >>> import flambeau as torch
     >>> torch.searchsorted(torch.tensor([1, 3, 5]), torch.tensor([3, 6]))
     tensor([1, 3])
     """
-    if side is not None and side not in ("left", "right"):
-        raise error(RuntimeError, f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
-    if side == "left" and right:
-        raise error(RuntimeError, "torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True")
-    where = "right" if right or side == "right" else "left"
-    s = comparable(sorted_sequence._a)
+    s = sorted_sequence._a
+    x = input._a if isinstance(input, Tensor) else np.asarray(input)
+    _check_search(s, x, side, right, sorter)
     if sorter is not None:
         s = np.take_along_axis(s, sorter._a, -1)
-    v = comparable(input._a) if isinstance(input, Tensor) else np.asarray(input)
-    if s.ndim == 1:
-        r = np.searchsorted(s, v, where)
-    else:
-        if v.shape[:-1] != s.shape[:-1]:
-            raise error(
-                RuntimeError,
-                "torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor "
-                f"and input value tensor must match, but we got boundaries tensor {list(s.shape)} and input value tensor "
-                f"{list(v.shape)}",
-            )
-        rows = zip(s.reshape(-1, s.shape[-1]), v.reshape(-1, v.shape[-1]))
-        r = np.array([np.searchsorted(a, b, where) for a, b in rows]).reshape(v.shape)
-    return wrap(np.asarray(r, int32.np if out_int32 else np.int64))
+    found = S.search(s, x, "right" if right or side == "right" else "left")
+    return wrap(found.astype(np.int32 if out_int32 else np.int64, copy=False))
 
 
 @public(method=False, out=True)
 def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
-    """The interval between ``boundaries`` in which each value lies."""
+    """The number of the bucket that each value falls in, given the buckets' boundaries.
+
+    >>> import flambeau as torch
+    >>> torch.bucketize(torch.tensor([3, 6, 9]), torch.tensor([1, 3, 5, 7, 9]))
+    tensor([1, 3, 4])
+    """
     if boundaries._a.ndim != 1:
-        raise error(
-            RuntimeError,
-            f"torch.bucketize(): boundaries tensor must be 1 dimension, but got dim({boundaries._a.ndim})",
-        )
-    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
-
-
+        raise error(RuntimeError, f"boundaries tensor must be 1 dimension, but got dim({boundaries._a.ndim})")
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)  # type: ignore[no-any-return]

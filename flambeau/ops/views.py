@@ -377,7 +377,7 @@ def _H(self: Tensor) -> Tensor:
     n = self._a.ndim
     if n not in (0, 2):
         raise error(RuntimeError, f"tensor.H is only supported on matrices (2-D tensors). Got {n}-D tensor.")
-    return adjoint(self) if n else self.conj()  # type: ignore[attr-defined]
+    return adjoint(self) if n else conj(self)
 
 
 def _mH(self: Tensor) -> Tensor:
@@ -398,7 +398,9 @@ def adjoint(input: Tensor) -> Tensor:
     if n < 2:
         raise error(RuntimeError, f"tensor.adjoint() is only supported on matrices or batches of matrices. Got {n}-D tensor.")
     r = _mT(input)
-    return r.conj() if input._a.dtype.kind == "c" else r  # type: ignore[attr-defined]
+    if input._a.dtype.kind != "c":
+        return r
+    return _conj(r)
 
 
 @public(names=("moveaxis",))
@@ -943,6 +945,17 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
 
 
 # ---- complex -----------------------------------------------------------------------------------------------------------------------
+@primitive("conj", vjp={"x": lambda g: conj(g)})
+def _conj(x: Any, /) -> Any:
+    return x.conj()
+
+
+@public(names=("conj_physical",))
+def conj(input: Tensor) -> Tensor:
+    """The complex conjugates; a real tensor is returned itself."""
+    return input if input._a.dtype.kind != "c" else _conj(input)
+
+
 def _to_imaginary(g: Tensor) -> Tensor:
     from .creation import complex__, zeros_like
 

@@ -64,7 +64,9 @@ class SGD(Elementwise):
             for p in group["params"]:
                 grad = p._grad
                 if grad is not None:
-                    a, g = arrays(p, grad)
+                    a, g = p._a, grad._a
+                    if a.size > 1024 or a.dtype is not g.dtype or a.dtype.kind == "c":
+                        a, g = arrays(p, grad)
                     descend(a, g, lr, decay)
                     p._bump()
             return

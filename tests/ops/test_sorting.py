@@ -22,7 +22,7 @@ def case(name: str, *args: Any, ref: Any = None, dtypes: Any = ("float32", "floa
 
 CASES = [
     case("sort", ref=lambda a: (np.sort(a), np.argsort(a, kind="stable"))),
-    case("sort", 0, True, keywords={"stable": True}, dtypes=FLOATS),
+    case("sort", keywords={"stable": True, "dim": 0, "descending": True}, dtypes=FLOATS),
     case("argsort", 0, grad=False, ref=lambda a: np.argsort(a, 0)),
     case("msort", ref=lambda a: np.sort(a, 0)),
     case("topk", 2), case("topk", 3, 0, False), case("kthvalue", 2), case("kthvalue", 1, 0, True),
