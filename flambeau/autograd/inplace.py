@@ -64,6 +64,24 @@ def check_writable(t: Tensor) -> None:
         t._a = writable(a)
 
 
+def refuse_overlap(t: Tensor, other: Tensor) -> None:
+    """Refuse an operand that lies partly on what is written; lying on exactly the same elements is fine."""
+    a, b = t._a, other._a
+    if t._base is None and other._base is None and t is not other:
+        return  # two tensors with memory of their own
+    if not (a.flags.c_contiguous and b.flags.c_contiguous) or a.nbytes == 0 or b.nbytes == 0:
+        return  # PyTorch decides for dense operands only
+    start, first = address(a), address(b)
+    if start == first and a.nbytes == b.nbytes:
+        return
+    if start < first + b.nbytes and first < start + a.nbytes:
+        raise error(
+            RuntimeError,
+            "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
+            "location. Please clone() the tensor before performing the operation.",
+        )
+
+
 def writable(a: np.ndarray) -> np.ndarray:
     """The same memory, writable where NumPy only guards it (arrays over read-only buffers stay as they are)."""
     try:

@@ -324,6 +324,9 @@ class Pointwise:
                 f"result type {dtypes.SCALAR_NAMES[rt]} can't be cast to the desired output type {dtypes.SCALAR_NAMES[x.dtype]}",
             )
         inplace.check_writable(x)
+        for o in others:
+            if isinstance(o, Tensor):
+                inplace.refuse_overlap(x, o)
         shapes = [o._a.shape for o in others if isinstance(o, Tensor)]
         if shapes:
             try:

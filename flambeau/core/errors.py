@@ -30,7 +30,7 @@ def here(depth: int = 2) -> Where | None:
     ``depth``: how many frames up the search may start.
     """
     f: FrameType | None = _getframe(depth)
-    while f.f_globals["__name__"].startswith("flambeau."):  # type: ignore[union-attr]
+    while f.f_globals.get("__name__", "").startswith("flambeau."):  # type: ignore[union-attr]
         f = f.f_back  # type: ignore[union-attr]
         if f is None:
             return None

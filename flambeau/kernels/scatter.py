@@ -36,7 +36,28 @@ def add_rows(out: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
     if width == 1:
         add_elements(out.reshape(-1), index, rows.reshape(-1))
         return
-    out += _product(index, rows.reshape(len(index), width), len(out)).reshape(out.shape).astype(out.dtype, copy=False)
+    rows = rows.reshape(len(index), width)
+    flat = out.reshape(len(out), width)
+    if len(out) > 2 * len(index):  # few places are touched: leave the others alone
+        touched, index = np.unique(index, return_inverse=True)
+        flat[touched] += _product(index, rows, len(touched)).astype(out.dtype, copy=False)
+    else:
+        flat += _product(index, rows, len(out)).astype(out.dtype, copy=False)
+
+
+def sum_rows(index: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """Rows added into ``n`` places of zeros.
+
+    >>> sum_rows(np.array([1, 1]), np.ones((2, 1)), 2)
+    array([[0.],
+           [2.]])
+    """
+    if FEW < index.size and n <= 2 * index.size and rows[0].size > 1 and rows.dtype.kind in "fcV":
+        sums = _product(index, rows.reshape(len(index), -1), n)
+        return sums.reshape(n, *rows.shape[1:]).astype(rows.dtype, copy=False)
+    out = np.zeros((n, *rows.shape[1:]), rows.dtype)
+    add_rows(out, index, rows)
+    return out
 
 
 def _product(index: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.pointwise import NO_BOOL, NO_COMPLEX, NUMBER, Pointwise, pointwise
+from ..autograd.pointwise import NO_COMPLEX, NUMBER, Pointwise, pointwise
 from ..autograd.primitive import primitive
 from ..core.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, SCALAR_NAMES, complex128, float64
 from ..core.errors import error

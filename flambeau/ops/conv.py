@@ -299,6 +299,8 @@ def _conv(name: str, rank: int, x: Any, w: Any, b: Any, stride: Any, padding: An
     if unbatched:
         x = x.unsqueeze(0)
         shape = (1, *shape)
+    if w._a.ndim != rank + 2:
+        stride = expand(stride, rank, "stride")
     stride, pairs, dilation = geometry(
         shape, w._a.shape, None if b is None else b._a.shape, as_key(stride), as_key(padding), as_key(dilation), groups
     )

@@ -428,7 +428,7 @@ def _fill_from(leaves: list[Any], d: dtype) -> np.ndarray:
                 with np.errstate(over="ignore"):
                     return np.array(leaves, d.np)
             except TypeError:
-                raise error(RuntimeError, f"value cannot be converted to type {overflow_name(d)} without overflow") from None
+                raise error(TypeError, "must be real number, not complex") from None
         if any(isinstance(v, (float, np.floating)) for v in leaves):
             leaves = [int(v) for v in leaves]
         a = np.array(leaves, np.int64)
@@ -732,7 +732,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     for i, t in enumerate(ts):
         grids.append(t.view((1,) * i + (-1,) + (1,) * (len(ts) - i - 1)).expand(shape))  # type: ignore[attr-defined]
     if swap:
-        grids = [g.swapdims(0, 1) for g in grids]
         grids = [grids[1], grids[0], *grids[2:]]
     return tuple(grids)
 

@@ -47,7 +47,7 @@ def mask_of(x: Tensor, per_channel: bool, keep: float) -> np.ndarray:
 def drop(x: Tensor, p: float, training: bool, inplace: bool, per_channel: bool, alpha: bool) -> Tensor:
     """Every form of dropout but what concerns dimensions."""
     if not 0.0 <= p <= 1.0:
-        raise error(RuntimeError, f"dropout probability has to be between 0 and 1, but got {p}")
+        raise error(RuntimeError, f"dropout probability has to be between 0 and 1, but got {p:g}")
     a = x._a
     if not training or p == 0 or not a.size:
         return x
@@ -162,7 +162,7 @@ def _warn_dimensions(name: str, n: int, spatial: int, wanted: str) -> None:
 
 
 def _batched(x: Tensor, batched: bool, p: float, training: bool, inplace: bool) -> Tensor:
-    if batched or not training:
+    if batched or not training or p == 0:
         return drop(x, p, training, inplace, True, False)
     y = drop(x.unsqueeze(0), p, True, inplace, True, False)  # type: ignore[attr-defined]
     return x if inplace else y.squeeze(0)  # type: ignore[attr-defined]

@@ -178,8 +178,9 @@ def _sampler(name: str, doc: str, defaults: dict[str, Any], sample: Callable[...
             if k not in names:
                 raise error(TypeError, f"{name}() got an unexpected keyword argument '{k}'")
             values[names.index(k)] = v
-        if REQUIRED in values:
-            raise error(TypeError, f'{name}() missing 1 required positional arguments: "{names[values.index(REQUIRED)]}"')
+        for k, v in zip(names, values):
+            if v is REQUIRED:
+                raise error(TypeError, f'{name}() missing 1 required positional arguments: "{k}"')
         ip.check_writable(self)
         was = ip.before(self) if self._rg else self
         op = draw(sample, self._viewable(), generator_of(generator), *values)
@@ -216,6 +217,8 @@ _RANDOM = [overwritten(f"random_{i}", f"RandomBackward{i}") for i in range(3)]
 
 
 def _random(a: np.ndarray, gen: Any, low: Any, high: Any) -> Primitive:
+    if low is None and high is not JUST_TO:
+        low, high = high, JUST_TO
     if low is None:
         kernels.random_(a, gen)
         return _RANDOM[2]

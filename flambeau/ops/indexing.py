@@ -13,17 +13,18 @@ from typing import Any, Sequence
 import numpy as np
 
 from ..autograd import inplace as ip
+from ..autograd.node import note_change
 from ..autograd.pointwise import NUMBER, pointwise
 from ..autograd.primitive import primitive
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
-from ..core.tensor import Tensor, wrap
+from ..core.tensor import Tensor, is_private_layout, wrap
 from ..kernels import expr as E
-from ..kernels.scatter import add_elements, add_rows, reduce_elements
+from ..kernels.scatter import add_elements, add_rows, reduce_elements, sum_rows
 from .convert import assign, fit_dtype, recording, reduce_to, rewrite
 from .creation import array_of, number
 from .dims import wrap_dim
-from .public import public
+from .public import become, public, publish, write_out
 from .views import (
     EVERYTHING,
     _alias,
@@ -269,6 +270,8 @@ def _index_one(x: Any, i: Any, /, dim: Any) -> Any:
 
 @primitive("index_one_backward", node="IndexBackwardBackward0", vjp={"g": lambda g, i, dim: _index_one(g, i, dim)})
 def _index_one_backward(g: Any, i: Any, /, shape: Any, dim: Any) -> Any:
+    if not dim and i.ndim == 1 and i.size and i.dtype.kind == "i" and i.min() >= 0:
+        return sum_rows(i, g, shape[0])
     return scatter_key(g, shape, _one_key(i, dim))
 
 
@@ -319,18 +322,28 @@ def add_at(out: np.ndarray, key: Key, g: np.ndarray) -> None:
     before = out.shape[:at]
     g = np.broadcast_to(g, (*before, *broad, *[out.shape[d] for d in rest[len(before) :]]))
     rows = np.moveaxis(g, range(at, at + nb), range(nb)).reshape(place.size, *[out.shape[d] for d in rest])
+    if not rows.size:
+        return
     front = out.transpose(*where, *rest)
-    if front.flags.c_contiguous:
-        add_rows(front.reshape(-1, *front.shape[len(where) :]), place.reshape(-1), rows)
-    else:
-        work = np.ascontiguousarray(front)
-        add_rows(work.reshape(-1, *front.shape[len(where) :]), place.reshape(-1), rows)
+    work = np.ascontiguousarray(front)
+    add_rows(work.reshape(-1, *front.shape[len(where) :]), place.reshape(-1), rows)
+    if not np.may_share_memory(work, front):
         front[...] = work
 
 
 # ---- writing ------------------------------------------------------------------------------------------------------------------
 def setitem(self: Tensor, key: Any, value: Any) -> None:
     """``self[key] = value``, a number or a tensor that broadcasts."""
+    cls = key.__class__
+    if value.__class__ is float and (cls is int or cls is slice and key.step is None) and not self._rg:
+        a = self._a
+        if a.ndim and a.dtype.kind == "f" and (cls is slice or -a.shape[0] <= key < a.shape[0]):
+            ip.check_writable(self)
+            if not is_private_layout(self):
+                with np.errstate(over="ignore"):
+                    self._a[key] = value
+                note_change(self)
+                return
     if not isinstance(value, Tensor):
         if not isinstance(value, NUMBER):
             raise error(
@@ -591,17 +604,20 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     return _index_copy(input, source, index if index._a.ndim else index.reshape(1), d)  # type: ignore[attr-defined]
 
 
-@primitive(
-    "index_fill",
-    vjp={
-        "x": lambda g, i, dim: index_fill(g, dim, i, 0),
-        "value": lambda g, i, dim: _index_select(g, i, dim).sum(),
-    },
-)
+_INDEX_FILL_RULES = {
+    "x": lambda g, i, dim: index_fill(g, dim, i, 0),
+    "value": lambda g, i, dim: _index_select(g, i, dim).sum(),
+}
+
+
 def _index_fill(x: Any, value: Any, i: Any, /, dim: Any) -> Any:
     out = x.copy()
     (out if out.ndim else out.reshape(1))[_one_key(i, dim)] = value
     return out
+
+
+_index_fill_number = primitive("index_fill", vjp=_INDEX_FILL_RULES)(_index_fill)
+_index_fill_tensor = primitive("index_fill_tensor", node="IndexFillBackward1", vjp=_INDEX_FILL_RULES)(_index_fill)
 
 
 def _as_value(name: str, x: Tensor, value: Any) -> Tensor:
@@ -622,7 +638,8 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     n = input._a.shape[d] if input._a.ndim else 1
     _in_range(np.where(i < 0, i + n, i), n, out_of_bounds(IndexError, d, n))
     i = index if index._a.ndim else index.reshape(1)  # type: ignore[attr-defined]
-    return _index_fill(input, _as_value("index_fill_", input, value), i, d)
+    op = _index_fill_tensor if isinstance(value, Tensor) else _index_fill_number
+    return op(input, _as_value("index_fill_", input, value), i, d)
 
 
 # ---- gather and scatter --------------------------------------------------------------------------------------------------------------
@@ -842,15 +859,33 @@ def _prod_rule(g: Tensor, x: Tensor, src: Tensor, i: Tensor, dim: int, include: 
     return gx, where(single, by_others, by_division)
 
 
-@primitive("scatter_reduce", vjp=_scatter_reduce_rule)
-def _scatter_reduce(x: Any, src: Any, i: Any, /, dim: Any, reduce: Any, include: Any) -> Any:
+def _reduce_into(x: Any, src: Any, i: Any, /, dim: Any, reduce: Any, include: Any) -> Any:
     out = np.array(x, order="C", copy=True)
     places = flat_places(out.shape or (1,), i if i.ndim else i.reshape(1), dim)
     reduce_elements(out.reshape(-1), places, src[_corner(i.shape)].reshape(-1), reduce, include)
     return out
 
 
-@public(inplace=True, out=True)
+_scatter_reduce = primitive("scatter_reduce", vjp=_scatter_reduce_rule)(_reduce_into)
+_index_reduce = primitive("index_reduce", vjp=_scatter_reduce_rule)(_reduce_into)
+
+
+def reducing_in_place(fn: Any) -> None:
+    """``fn_``: the rules of reductions need the values from before the change, so these are copied."""
+
+    def changed(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        ip.check_writable(self)
+        was = ip.before(self)
+        was._a, was._vc = was._a.copy(), None
+        return become(self, fn(was, *args, **kwargs))
+
+    changed.__name__ = changed.__qualname__ = name = fn.__name__ + "_"
+    changed.__doc__ = f"``{fn.__name__}`` in place."
+    setattr(Tensor, name, changed)
+    publish(name, changed)
+
+
+@public(out=True)
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
@@ -862,7 +897,10 @@ def scatter_reduce(
     return _scatter_reduce(input, src, index, d, reduce, include_self)
 
 
-@public(inplace=True, out=True)
+reducing_in_place(scatter_reduce)
+
+
+@public(out=True)
 def index_reduce(
     input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
@@ -876,18 +914,20 @@ def index_reduce(
     shape = [1] * input._a.ndim
     shape[d] = -1
     full = wrap(np.broadcast_to(i.reshape(shape), source._a.shape).copy())
-    return _scatter_reduce(input, source, full, d, reduce, include_self)
+    return _index_reduce(input, source, full, d, reduce, include_self)
+
+
+reducing_in_place(index_reduce)
 
 
 # ---- masks -----------------------------------------------------------------------------------------------------------------------------
-@primitive(
-    "masked_fill",
-    vjp={
-        "x": lambda g, x_shape, mask: reduce_to(_masked_fill(g, _zero(g), mask), x_shape),
-        "value": lambda g, mask: _masked_sum(g, mask),
-    },
-)
-def _masked_fill(x: Any, value: Any, mask: Any, /) -> Any:
+_MASKED_FILL_RULES = {
+    "x": lambda g, x_shape, mask: reduce_to(_masked_fill(g, _zero(g), mask), x_shape),
+    "value": lambda g, mask: _masked_sum(g, mask),
+}
+
+
+def _fill_where(x: Any, value: Any, mask: Any, /) -> Any:
     if x.shape == mask.shape:
         out = x.copy("K")
     else:
@@ -895,6 +935,14 @@ def _masked_fill(x: Any, value: Any, mask: Any, /) -> Any:
         out = x.copy("K") if shape == x.shape else np.array(np.broadcast_to(x, shape))
     np.copyto(out, value, where=mask)
     return out
+
+
+_masked_fill = primitive("masked_fill", vjp=_MASKED_FILL_RULES)(_fill_where)
+_masked_fill_tensor = primitive("masked_fill_tensor", node="MaskedFillBackward1", vjp=_MASKED_FILL_RULES)(_fill_where)
+
+
+def _fill_op(value: Any) -> Any:
+    return _masked_fill_tensor if isinstance(value, Tensor) else _masked_fill
 
 
 def _zero(g: Tensor) -> Tensor:
@@ -929,7 +977,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """A copy with ``value`` where ``mask`` is True."""
     _check_mask("masked_fill_", input, mask)
     _broadcasts(input, mask)
-    return _masked_fill(input, _as_value("masked_fill_", input, value), mask)
+    return _fill_op(value)(input, _as_value("masked_fill_", input, value), mask)
 
 
 @public
@@ -945,7 +993,7 @@ def masked_fill_(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     ip.check_writable(input)
     was = ip.before(input)
     np.copyto(input._a, v._a, where=mask._a)
-    return rewrite(_masked_fill, input, was, (v, mask), ())
+    return rewrite(_fill_op(value), input, was, (v, mask), ())
 
 
 @primitive("masked_select", vjp={"x": lambda g, x_shape, mask: _index_one_backward(g, mask, x_shape, 0)})
@@ -1021,8 +1069,6 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tenso
         )
     r = _where.call(condition, input, other)
     if out is not None:
-        from .public import write_out
-
         write_out("where", out, r)
         return out
     return r
@@ -1043,8 +1089,6 @@ def nonzero(input: Tensor, *, as_tuple: bool = False, out: Tensor | None = None)
         return tuple([wrap(i) for i in np.atleast_1d(a).nonzero()])
     r = wrap(np.stack(a.nonzero(), 1) if a.ndim else np.empty((int(bool(a)), 0), LONG))
     if out is not None:
-        from .public import write_out
-
         write_out("nonzero", out, r)
         return out
     return r
@@ -1238,11 +1282,9 @@ def _embedding_scale(i: np.ndarray, padding: int, by_frequency: bool, dt: Any) -
     vjp={"g": lambda g, i, padding, by_frequency: _embedding_double(g, i, padding, by_frequency)},
 )
 def _embedding_backward(g: Any, i: Any, /, n: Any, padding: Any, by_frequency: Any) -> Any:
-    out = np.zeros((n, g.shape[-1]), g.dtype)
     scale = _embedding_scale(i, padding, by_frequency, g.dtype)
     rows = g if scale is None else g * scale
-    add_rows(out, i.reshape(-1), rows.reshape(-1, g.shape[-1]))
-    return out
+    return sum_rows(i.reshape(-1), rows.reshape(-1, g.shape[-1]), n)
 
 
 def _embedding_double(g: Tensor, i: Tensor, padding: int, by_frequency: bool) -> Tensor:

@@ -133,7 +133,7 @@ both(logit_, "logit_")
 
 def _polygamma_op(n: int) -> Pointwise:
     if n < 0:
-        raise error(RuntimeError, f"polygamma(n, x) does not support negative n.")
+        raise error(RuntimeError, "polygamma(n, x) does not support negative n.")
     op = _POLYGAMMA.get(n)
     if op is None:
         expr = E.digamma(x) if n == 0 else E.polygamma(n, x)
@@ -159,7 +159,7 @@ Tensor.polygamma_ = lambda self, n: _polygamma_op(n).inplace(self)  # type: igno
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p."""
     if input.dtype.category >= FLOAT and (input._a <= (p - 1) / 2).any():
-        raise error(RuntimeError, f"All elements must be greater than (p-1)/2")
+        raise error(RuntimeError, "All elements must be greater than (p-1)/2")
     total = sum(((input - j / 2).lgamma() for j in range(1, p)), input.lgamma())  # type: ignore[attr-defined, operator]
     return total + p * (p - 1) / 4 * math.log(math.pi)  # type: ignore[no-any-return]
 
@@ -326,7 +326,7 @@ for _name, _fn in (("igamma", gammainc), ("igammac", gammaincc)):
 def frexp(input: Tensor) -> Any:
     """Mantissas in [0.5, 1) and exponents: ``input = mantissa * 2 ** exponent``."""
     if input.dtype.category != FLOAT:
-        raise error(RuntimeError, f"torch.frexp() only supports floating-point dtypes")
+        raise error(RuntimeError, "torch.frexp() only supports floating-point dtypes")
     a = input._a
     wide = a.astype(np.float32) if a.dtype == ml_dtypes.bfloat16 else a
     mantissa, exponent = np.frexp(wide)

@@ -631,7 +631,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     second = [wrap_dim(d, y.ndim) for d in pairs[1]]
     if len(first) != len(second):
         raise error(RuntimeError, "both dimension lists should have same length")
-    for i, (d, e) in enumerate(zip(first, second)):
+    for d, e in zip(first, second):
         if x.shape[d] != y.shape[e]:
             raise error(
                 RuntimeError,

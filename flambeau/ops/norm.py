@@ -131,11 +131,8 @@ def _batch(x: Any, mean: Any, var: Any, w: Any, b: Any, training: bool, momentum
     _check_floating("batch_norm", x)
     if not training:
         return _batch_norm_fixed(x, w, b, mean, var, eps)
-    out = _batch_norm(x, w, b, None if mean is None else mean._a, None if var is None else var._a, momentum or 0.0, eps)
-    for t in (mean, var):
-        if t is not None:
-            changed(t)
-    return out
+    # The running statistics change without a count of versions, as PyTorch's do: a graph that used them stays valid.
+    return _batch_norm(x, w, b, None if mean is None else mean._a, None if var is None else var._a, momentum or 0.0, eps)
 
 
 def torch_batch_norm(

@@ -698,8 +698,8 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """``log(sum(exp(input)))`` over ``dim``, without overflow.
 
     >>> import flambeau as torch
-    >>> torch.logsumexp(torch.tensor([1000., 1000.]), 0)
-    tensor(1000.6931)
+    >>> torch.logsumexp(torch.tensor([100., 0.]), 0)
+    tensor(100.)
     """
     if input.dtype.category < FLOAT:
         input = cast(input, get_default_dtype())

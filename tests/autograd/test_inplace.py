@@ -99,16 +99,21 @@ def test_saved_output_changed():
         y.sum().backward()
 
 
-def test_overwritten_operand_that_a_rule_needs():
+def test_overwritten_operand_that_a_rule_needs_is_kept():
     x = torch.ones(4, requires_grad=True)
-    y = x * 1
+    y = x * 3
     y.mul_(x)  # the gradient of x needs what y was
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
-    z = x * 1
-    z[1:3].mul_(z[2:4])
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        z.sum().backward()
+    y.sum().backward()
+    assert x.grad.tolist() == [6, 6, 6, 6]
+
+
+def test_partly_overlapping_operand():
+    z = torch.arange(4.0)
+    with pytest.raises(RuntimeError, match="some elements of the input tensor and the written-to tensor refer to a single memory"):
+        z[1:3].mul_(z[2:4])
+    assert z.tolist() == [0, 1, 2, 3]
+    z.mul_(z)
+    assert z.tolist() == [0, 1, 4, 9]
 
 
 def test_expanded_memory_is_not_written():

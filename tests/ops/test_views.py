@@ -195,7 +195,7 @@ ERRORS = {
     "t": (lambda x: x.unsqueeze(0).t(), RuntimeError, "t() expects a tensor with <= 2 dimensions, but self is 3D"),
     "imag": (lambda x: x.imag, RuntimeError, "imag is not implemented for tensors with non-complex dtypes."),
     "as_strided": (lambda x: x.as_strided((9,), (1,)), RuntimeError, "are out of bounds for storage of size 24"),
-    "expanded_write": (lambda x: x[:1].expand(2, 3).zero_(), RuntimeError, "more than one element of the written-to tensor"),
+    "expanded_write": (lambda x: x[:1].expand(2, 3).mul_(2), RuntimeError, "more than one element of the written-to tensor"),
     "multi": (lambda x: (x.clone().requires_grad_() * 1).unbind()[0].zero_(), RuntimeError,
               "This view is the output of a function that returns multiple views"),
 }  # fmt: skip
