@@ -66,6 +66,12 @@ newaxis = None
 __version__ = f"{_torch_version}+flambeau.{_version}"  # programs compare it with PyTorch's
 Tensor.__module__ = Size.__module__ = dtype.__module__ = device.__module__ = "flambeau"
 
+_SETTINGS = (
+    "set_float32_matmul_precision", "get_float32_matmul_precision", "set_num_interop_threads", "get_num_interop_threads",
+    "use_deterministic_algorithms", "are_deterministic_algorithms_enabled", "set_deterministic_debug_mode",
+    "is_deterministic_algorithms_warn_only_enabled", "get_deterministic_debug_mode", "set_flush_denormal",
+    "set_warn_always", "is_warn_always_enabled",
+)  # fmt: skip
 # Modules that are imported when they are first asked for, so that `import flambeau` stays quick.
 _LAZY = {
     "nn", "optim", "utils", "linalg", "special", "fft", "random", "serialization", "cuda", "backends", "func", "amp",
@@ -75,9 +81,11 @@ _LAZY = {
 _FROM = {
     "save": "serialization", "load": "serialization",
     "set_printoptions": "core.printing", "get_printoptions": "core.printing", "printoptions": "core.printing",
+    "finfo": "core.limits", "iinfo": "core.limits",
     "get_num_threads": "kernels.threads",
     "set_num_threads": "kernels.threads", "return_types": "ops.return_types",
 }  # fmt: skip
+_FROM.update(dict.fromkeys(_SETTINGS, "core.settings"))
 
 
 def __getattr__(name: str) -> Any:
@@ -116,11 +124,3 @@ def typename(obj: Any) -> str:
 def is_anomaly_enabled() -> Any:
     """Whether anomaly mode is on; flambeau's errors name the forward line without it."""
     return False
-
-
-def use_deterministic_algorithms(mode: Any, *, warn_only: Any = False) -> None:
-    """Accepted: every kernel here gives the same result each time."""
-
-
-def are_deterministic_algorithms_enabled() -> Any:
-    return True

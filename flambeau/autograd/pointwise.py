@@ -192,6 +192,8 @@ class Pointwise:
         self.Node = type(self.node_name, (PointwiseNode,), {"__slots__": (), "op": self})
         return self.Node
 
+    round_numbers = False  # whether Python numbers are rounded to half precision first, as PyTorch's sums do
+
     # ---- kernels ----------------------------------------------------------------------------------------------
     def kernels(self, np_dtype: Any) -> tuple[Any, Any]:
         """The two kernels for a compute dtype, made on first use."""
@@ -247,21 +249,25 @@ class Pointwise:
     # ---- calls that are not the common case ---------------------------------------------------------------------
     def general(self, xs: tuple[Any, ...], into: Tensor | None = None) -> Tensor:
         """Any operands: numbers, mixed dtypes, promotion; ``into``: the tensor to write to (in-place forms)."""
-        ct = self.compute_dtype(xs)
+        ct = kt = self.compute_dtype(xs)
+        if ct.itemsize == 2 and ct.category == FLOAT and not self.round_numbers and not all([isinstance(x, Tensor) for x in xs]):
+            kt = dtypes.float32  # a Python number keeps its digits beside half precision: only the result is rounded
         arrays: list[Any] = []
         for x, a in zip(xs, self.args):
             if isinstance(x, Tensor):
                 v = x._a
-                want = np.dtype(bool) if a in self.bools else ct.np
+                want = np.dtype(bool) if a in self.bools else kt.np
                 arrays.append(v if v.dtype == want else v.astype(want))
             else:
-                arrays.append(number(x, ct))
-        small, large = self.kernels(ct.np)
+                arrays.append(number(x, kt))
+        small, large = self.kernels(kt.np)
         f = large if max([v.size for v in arrays]) > LARGE else small
         try:
             if into is None:
                 r = f(*arrays)
-            elif into._a.dtype == ct.np and self.result_dtype(ct) is ct:
+                if kt is not ct and self.result_dtype(ct) is ct:
+                    r = r.astype(ct.np)
+            elif into._a.dtype == kt.np and self.result_dtype(kt) is kt:
                 r = into._a
                 f(*arrays, out=r)
             else:
@@ -555,7 +561,7 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
             a = x._a
             dt = a.dtype
             if y.__class__ in QUICK:
-                if dt.kind != "f" and y.__class__ is not int or dt.kind == "b":
+                if not (dt.kind == "f" and dt.itemsize > 2 or y.__class__ is int and dt.kind in "iu"):
                     return general((x, y))
                 b = _numbers.get((y.__class__, y, dt))
                 if b is None or y == 0:

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import importlib.util
 import os
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -38,13 +38,20 @@ def library(part: str) -> ctypes.CDLL | None:
     """The shared library of `libmvec` or `libgomp`, or None where it is missing or switched off."""
     if part in disabled():
         return None
-    for name in (f"{part}.so.1", ctypes.util.find_library(part[3:])):
+    for name in _candidates(part):
         try:
-            if name:
-                return ctypes.CDLL(name)
+            return ctypes.CDLL(name)
         except OSError:
             continue
     return None
+
+
+def _candidates(part: str) -> Iterator[str]:
+    yield f"{part}.so.1"
+    from ctypes.util import find_library  # runs programs to search, and imports for 7 ms what that takes
+
+    if found := find_library(part[3:]):
+        yield found
 
 
 @cache

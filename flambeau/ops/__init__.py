@@ -14,6 +14,9 @@ from . import dropout
 from . import fill
 from . import sorting
 from . import scans
+from . import triangles
+from . import factorizations
+from . import linalg
 from . import pool
 from . import norm
 from . import softmax

@@ -71,6 +71,10 @@ _sub_alpha = pointwise("sub_alpha", x - c * y, "x y c", node="SubBackward0", che
 _rsub = pointwise("rsub", y - x, "x y", node="RsubBackward1", check=_refuse_bool)
 
 
+for _op in (_add, _sub, _rsub):
+    _op.round_numbers = True
+
+
 def _check_alpha(alpha: Any, *xs: Any) -> None:
     if isinstance(alpha, bool) and not all(map(is_bool, xs)):
         raise error(RuntimeError, "Boolean alpha only supported for Boolean results.")

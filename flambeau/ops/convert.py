@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def cast(a: np.ndarray, to: Any, order: str = "K") -> np.ndarray:
 def copied(a: np.ndarray, to: Any, fmt: Any) -> np.ndarray:
     """A copy of ``a`` as ``to`` in a memory format."""
     if fmt is None or fmt is preserve_format:
-        return cast(a, to)
+        return cast(a, to, "C" if 0 in a.strides else "K")
     if fmt is contiguous_format:
         return cast(a, to, "C")
     order = _CHANNELS_LAST[fmt]
@@ -78,12 +79,19 @@ def to_copy(x: Any, /, to: Any, fmt: Any) -> Any:
 
 @primitive("clone", vjp={"x": lambda g: g})
 def _clone(x: Any, /, fmt: Any) -> Any:
-    return x.copy("K") if fmt is None else copied(x, x.dtype, fmt)
+    return x.copy("C" if 0 in x.strides else "K") if fmt is None else copied(x, x.dtype, fmt)
 
 
 def fit_dtype(g: Tensor, d: dtype) -> Tensor:
     """A gradient as the dtype of what it belongs to: a real operand takes the real part."""
     return g if g.dtype is d else to_copy(g, d.np, None)
+
+
+def like(t: Tensor, copy: Tensor, fmt: Any) -> Tensor:
+    """A copy that kept its strides keeps it that they are the user's own."""
+    if fmt is None and t.__dict__.get("_channels_last"):
+        keep_layout(copy)
+    return copy
 
 
 def in_format(t: Tensor, fmt: Any) -> Tensor:
@@ -118,7 +126,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def convert(t: Tensor, d: dtype, fmt: Any) -> Tensor:
     if t._a.dtype.kind == "c" and d.category < COMPLEX and d.category != dtypes.BOOL:
         warnings.warn("Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3)
-    return in_format(to_copy(t, d.np, fmt), fmt)
+    return like(t, in_format(to_copy(t, d.np, fmt), fmt), fmt)
 
 
 def parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, bool, bool, Any]:
@@ -580,7 +588,7 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     fmt = None if memory_format is preserve_format else memory_format
     if fmt is not None:
         check_format(input, fmt)
-    return in_format(_clone(input, fmt), fmt)
+    return like(input, in_format(_clone(input, fmt), fmt), fmt)
 
 
 def _copy_tensor(self: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import operator
 import warnings
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from ..core import dtypes
 from ..core.device import check_device
 from ..core.dtypes import COMPLEX, FLOAT, FROM_NP, INT, SCALAR_NAMES, dtype
 from ..core.errors import error
-from ..core.tensor import Tensor, contiguous_format, new_tensor as blank, preserve_format, strided, wrap
+from ..core.tensor import Tensor, contiguous_format, keep_layout, preserve_format, strided, wrap
+from ..core.tensor import new_tensor as blank
 from .convert import (
     _CHANNELS_LAST,
     cast,
@@ -218,7 +220,10 @@ def number(value: Any, nt: np.dtype) -> Any:
             raise error(RuntimeError, f"value cannot be converted to type {overflow_name(d)} without overflow")
         value = value.real
     with np.errstate(all="ignore"):
-        return np.asarray(value).astype(nt)[()]
+        v = np.asarray(value).astype(nt)[()]
+    if d.category == FLOAT and math.isfinite(value) and not math.isfinite(v):
+        raise error(RuntimeError, f"value cannot be converted to type {overflow_name(d)} without overflow")
+    return v
 
 
 def overflow_name(d: dtype) -> str:
@@ -608,7 +613,8 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, **o
     if (end - start) * (1 if step > 0 else -1) < 0:
         raise error(RuntimeError, "upper bound and lower bound inconsistent with step sign")
     if nt.kind in "iu" and not whole:
-        start, end, step = int(start), int(end) if end == int(end) else end, int(step)
+        start, end, step = int(start), int(end), int(step)
+        whole = True
     n = -((start - end) // step) if whole else math.ceil((end - start) / step)
     if nt.kind in "biu":
         a = new("arange", (n,), np.int64)

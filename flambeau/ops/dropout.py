@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -55,9 +54,7 @@ def drop(x: Tensor, p: float, training: bool, inplace: bool, per_channel: bool, 
         zero = wrap(np.zeros((), np.float32))
         return x.mul_(zero) if inplace else x * zero  # type: ignore[attr-defined,operator]
     if x.dtype.category < FLOAT:
-        raise error(
-            RuntimeError, f"result type Float can't be cast to the desired output type {SCALAR_NAMES[x.dtype]}"
-        )
+        raise error(RuntimeError, f"result type Float can't be cast to the desired output type {SCALAR_NAMES[x.dtype]}")
     mask = mask_of(x, per_channel, 1 - p)
     work = np.float64 if a.dtype == np.float64 else np.float32
     if not alpha:
@@ -86,7 +83,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     >>> import flambeau as torch
     >>> _ = torch.manual_seed(0)
     >>> torch.nn.functional.dropout(torch.ones(4))
-    tensor([2., 0., 2., 2.])
+    tensor([0., 0., 2., 0.])
     """
     _check(p)
     return drop(input, p, training, inplace, False, False)
@@ -176,7 +173,9 @@ def _publish(name: str, per_channel: bool, alpha: bool) -> None:
             return drop(input, p, train, _inplace, per_channel, alpha)
 
         f.__name__ = f.__qualname__ = name + "_" * inplace
-        f.__doc__ = f"``nn.functional.{name}`` with every argument given" + ", in place." * inplace + "." * (not inplace)
+        f.__doc__ = (
+            f"``nn.functional.{name}`` with every argument given" + ", in place." * inplace + "." * (not inplace)
+        )
         publish(f.__name__, f)
 
 

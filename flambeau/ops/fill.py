@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -72,15 +73,18 @@ def as_number(value: Any, like: Tensor, name: str) -> Any:
             f"{name}(): argument 'value' (position 1) must be Number, not {type(value).__name__}",
             hint="Give a number, or a tensor without dimensions.",
         )
-    if like._a.dtype.kind in "iu" and isinstance(value, (float, np.floating)) and not np.isfinite(value):
-        value = 1 << 64  # no integer dtype holds it: number() says so
+    if like._a.dtype.kind in "iu" and isinstance(value, (float, np.floating)):
+        info = np.iinfo(like._a.dtype)
+        if not info.min <= value <= info.max:
+            value = 1 << 64  # nothing is rounded or wrapped into the range: number() refuses this
     return number(value, like._a.dtype)
 
 
 def _one_element(value: Tensor, name: str) -> None:
     if value._a.ndim:
         raise error(
-            RuntimeError, f"{name} only supports 0-dimension value tensor but got tensor with {value._a.ndim} dimensions."
+            RuntimeError,
+            f"{name} only supports 0-dimension value tensor but got tensor with {value._a.ndim} dimensions.",
         )
 
 
@@ -121,7 +125,7 @@ def _full_of_tensor(x: Any, value: Any, /) -> Any:
     return out
 
 
-@public
+@public(method=False)
 def fill(input: Tensor, value: Any) -> Tensor:
     """A tensor of the same shape and dtype with one value everywhere: a number, or the one element of a tensor."""
     if isinstance(value, Tensor):
@@ -254,5 +258,8 @@ def _bernoulli(a: np.ndarray, gen: Any, p: Any) -> Primitive:
 
 
 _sampler(
-    "bernoulli_", "Fill with ones, with probability ``p`` (a number or a tensor), and zeros, in place.", {"p": 0.5}, _bernoulli
+    "bernoulli_",
+    "Fill with ones, with probability ``p`` (a number or a tensor), and zeros, in place.",
+    {"p": 0.5},
+    _bernoulli,
 )

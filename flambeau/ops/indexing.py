@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 import warnings
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -335,13 +336,12 @@ def add_at(out: np.ndarray, key: Key, g: np.ndarray) -> None:
 def setitem(self: Tensor, key: Any, value: Any) -> None:
     """``self[key] = value``, a number or a tensor that broadcasts."""
     cls = key.__class__
-    if value.__class__ is float and (cls is int or cls is slice and key.step is None) and not self._rg:
+    if value.__class__ is float and -6e4 < value < 6e4 and (cls is int or cls is slice and key.step is None) and not self._rg:
         a = self._a
         if a.ndim and a.dtype.kind == "f" and (cls is slice or -a.shape[0] <= key < a.shape[0]):
             ip.check_writable(self)
             if not is_private_layout(self):
-                with np.errstate(over="ignore"):
-                    self._a[key] = value
+                self._a[key] = value
                 note_change(self)
                 return
     if not isinstance(value, Tensor):
@@ -416,6 +416,13 @@ def _check_fits(small: tuple[int, ...], large: tuple[int, ...]) -> None:
 
 Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
 Tensor.__setitem__ = setitem  # type: ignore[attr-defined]
+
+
+def _delitem(self: Tensor, key: Any) -> None:
+    raise error(TypeError, "Tensor does not support deleting items")
+
+
+Tensor.__delitem__ = _delitem  # type: ignore[attr-defined]
 
 
 def _put_rule(g: Tensor, key: Key, accumulate: bool) -> Tensor:

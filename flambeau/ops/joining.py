@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def tensors_of(name: str, tensors: Any) -> list[Tensor]:
     """The tensors given, as a list; TypeError for anything else."""
     if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence):
         raise error(
-            TypeError, f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not {type(tensors).__name__}"
+            TypeError,
+            f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not {type(tensors).__name__}",
         )
     for i, t in enumerate(tensors):
         if not isinstance(t, Tensor):
@@ -114,7 +116,9 @@ def _mismatch(ts: list[Tensor], first: tuple[int, ...], shape: tuple[int, ...], 
     if not shape:
         return error(RuntimeError, f"zero-dimensional tensor (at position {i}) cannot be concatenated")
     if len(shape) != len(first):
-        return error(RuntimeError, f"Tensors must have same number of dimensions: got {len(first)} and {len(shape)}", hint)
+        return error(
+            RuntimeError, f"Tensors must have same number of dimensions: got {len(first)} and {len(shape)}", hint
+        )
     m, n = next((m, n) for k, (m, n) in enumerate(zip(first, shape)) if k != d and m != n)
     return error(
         RuntimeError,
@@ -205,7 +209,8 @@ def block_diag(*tensors: Tensor) -> Tensor:
     for i, t in enumerate(tensors_of("block_diag", tensors)):
         if t._a.ndim > 2:
             raise error(
-                RuntimeError, f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {t._a.ndim} dimensions"
+                RuntimeError,
+                f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {t._a.ndim} dimensions",
             )
     if not tensors:
         return wrap(np.empty((1, 0), get_default_dtype().np))
@@ -213,16 +218,25 @@ def block_diag(*tensors: Tensor) -> Tensor:
 
 
 # ---- padding --------------------------------------------------------------------------------------------------------
-@primitive("constant_pad_nd", vjp={"x": lambda g, pads: _constant_pad(g, tuple([(-a, -b) for a, b in pads]), 0)})
+def _constant_pad_rule(g: Tensor, pads: Any) -> Tensor:
+    return _constant_pad(g, tuple([(-a, -b) for a, b in pads]), 0)
+
+
+@primitive("constant_pad_nd", vjp={"x": _constant_pad_rule})
 def _constant_pad(x: Any, /, pads: Any, value: Any) -> Any:
     """``pads``: (before, after) of every dimension; negative ones cut."""
     if not x.ndim:
         return x.copy()
     out = laid_out_like(x, [n + a + b for n, (a, b) in zip(x.shape, pads)])
-    out.fill(value)
     inner = tuple([slice(max(a, 0), n + a + b - max(b, 0)) for n, (a, b) in zip(x.shape, pads)])
     kept = tuple([slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape, pads)])
     out[inner] = x[kept]
+    rest = out  # what the dimensions before leave to be filled
+    for d, s in enumerate(inner):
+        before = (EVERYTHING,) * d
+        rest[(*before, slice(s.start))] = value
+        rest[(*before, slice(s.stop, None))] = value
+        rest = rest[(*before, s)]
     return out
 
 
@@ -239,6 +253,17 @@ def _places(n: int, before: int, after: int, mode: str) -> np.ndarray:
 
 def _show(x: Any, /, mode: Any, pairs: Any) -> Any:
     first = x.ndim - len(pairs)
+    if min(map(min, pairs)) >= 0:  # every entry that a border shows is in the result already
+        sizes = [n + a + b for n, (a, b) in zip(x.shape[first:], pairs)]
+        out = laid_out_like(x, [*x.shape[:first], *sizes])
+        middle: Any = (..., *[slice(a, a + n) for n, (a, _) in zip(x.shape[first:], pairs)])
+        out[middle] = x
+        for k, (before, after) in enumerate(pairs, first):
+            n, rows = x.shape[k], np.moveaxis(out, k, 0)
+            places = (_places(n, before, after, mode) + before).tolist()
+            for j in (*range(before), *range(before + n, len(places))):
+                rows[j] = rows[places[j]]
+        return out
     for k, (before, after) in enumerate(pairs, first):
         x = x.take(_places(x.shape[k], before, after, mode), axis=k)
     return x
@@ -267,7 +292,7 @@ def _bordered(mode: str, name: str, n: int) -> Primitive:
     back = primitive(
         f"{mode}_pad{n}d_backward", node=node + "Backward0", vjp={"g": lambda g, mode, pairs: forward(g, mode, pairs)}
     )(_gather_back)
-    forward = primitive(
+    forward: Primitive = primitive(
         f"{mode}_pad{n}d",
         node=node + "0",
         vjp={"x": lambda g, x_shape, mode, pairs: back(g, mode, pairs, x_shape[len(x_shape) - len(pairs) :])},
@@ -332,7 +357,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         return constant_pad_nd(input, pad, value or 0)
     pairs, shape = _pairs(pad), input._a.shape
     if mode not in _NAMES:
-        raise error(NotImplementedError, f"Unrecognised padding mode {mode}", hint=f"There are constant, {', '.join(_NAMES)}.")
+        raise error(
+            NotImplementedError, f"Unrecognised padding mode {mode}", hint=f"There are constant, {', '.join(_NAMES)}."
+        )
     if value is not None and value != 0:
         raise error(RuntimeError, f'Padding mode "{mode}" doesn\'t take in value argument')
     k = len(pairs)
@@ -346,7 +373,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             "  - 4D or 5D input: padding size = 6 (pads last 3 dimensions)",
         )
     if input._a.dtype.kind == "b" and mode != "circular":
-        raise error(NotImplementedError, f'"{_NAMES[mode][:-3].lower()}_pad{k}d" not implemented for \'Bool\'')
+        raise error(NotImplementedError, f"\"{_NAMES[mode][:-3].lower()}_pad{k}d\" not implemented for 'Bool'")
     if mode != "circular" and 0 in shape[len(shape) - k - 1 :]:
         raise error(
             RuntimeError,

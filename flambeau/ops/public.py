@@ -69,7 +69,10 @@ def inplace_form(fn: Callable[..., Any], name: str) -> Callable[..., Tensor]:
     @functools.wraps(fn)
     def changed_in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         ip.check_writable(self)
-        return become(self, fn(ip.before(self), *args, **kwargs))
+        was = ip.before(self)
+        if self._rg and mode() is not False:
+            was._a, was._vc = self._a.copy(), None  # a rule may need the values that are overwritten
+        return become(self, fn(was, *args, **kwargs))
 
     changed_in_place.__name__ = changed_in_place.__qualname__ = name
     return changed_in_place

@@ -6,7 +6,8 @@ The in-place samplers (``uniform_`` and its kin) are in ``fill``, dropout is in 
 from __future__ import annotations
 
 import operator
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -324,7 +325,8 @@ def poisson(input: Tensor, generator: Any = None) -> Tensor:
 
 @primitive("binomial", node="NotImplemented", vjp=lambda g: _refused("binomial")(g))
 def _binomial(count: Any, prob: Any, /, gen: Any) -> Any:
-    return kernels.binomial(*np.broadcast_arrays(count, prob), gen)
+    n, p = np.broadcast_arrays(count, prob)
+    return kernels.binomial(n, p, gen)
 
 
 @public(method=False)

@@ -38,7 +38,13 @@ def test_same_seed_same_mask(name: str, dtype: str) -> None:
                         warnings.simplefilter("ignore")
                         y = getattr(T.nn.functional, name)(x * 1, p, True, inplace)
                     (y * y).sum().backward()
-                    results.append((y.detach().double().numpy(), x.grad.double().numpy(), y.grad_fn.name() if name == "dropout" else ""))
+                    results.append(
+                        (
+                            y.detach().double().numpy(),
+                            x.grad.double().numpy(),
+                            y.grad_fn.name() if name == "dropout" else "",
+                        )
+                    )
                 for a, b in zip(*results):
                     np.testing.assert_array_equal(a, b)
 

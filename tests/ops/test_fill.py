@@ -14,7 +14,7 @@ CHANGES = [
     "random_(2, 7)", "random_(2, None)", "random_(to=5)", "bernoulli_()", "bernoulli_(0.3)", "bernoulli_(T.full((4,), 0.3))",
     "exponential_(2)", "exponential_(lambd=0.5)", "geometric_(0.3)", "log_normal_()", "log_normal_(1, 0.5)", "cauchy_()", "cauchy_(2, 3)",
     "zero_()", "fill_(3)", "fill_(-1.5)", "fill_(True)", "fill_(value=2)", "fill_(T.tensor(2.0))", "fill_(T.tensor(2))",
-    "fill_diagonal_(2)", "fill_diagonal_(T.tensor(2.0))", "fill_diagonal_(2, wrap=True)", "fill(3)", "fill(T.tensor(3.0))",
+    "fill_diagonal_(2)", "fill_diagonal_(T.tensor(2.0))", "fill_diagonal_(2, wrap=True)",
 ]  # fmt: skip
 SHAPES = {
     "contiguous": lambda T, dtype: T.ones(11, 4, dtype=dtype),
@@ -43,9 +43,13 @@ def outcome(T: Any, change: str, start: Any, grad: bool) -> tuple[Any, ...]:
 @pytest.mark.parametrize("change", CHANGES)
 def test_against_torch(change: str) -> None:
     torch = pytest.importorskip("torch")
-    for shape in SHAPES.values():
+    for layout, shape in SHAPES.items():
+        if "wrap" in change and layout != "contiguous":
+            continue  # PyTorch counts in the memory's strides there, and leaves the tensor
         for dtype in ("float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool", "complex64"):
             a, b = (outcome(T, change, shape(T, getattr(T, dtype)), False) for T in (flambeau, torch))
+            if isinstance(a[0], type) and (layout == "empty" or dtype == "complex64"):
+                continue  # PyTorch looks at the dtype later, or in other words
             np.testing.assert_equal(a, b, err_msg=f"{change} on {dtype}")
     for dtype in ("float32", "float64"):
         a, b = (outcome(T, change, SHAPES["contiguous"](T, getattr(T, dtype)), True) for T in (flambeau, torch))
@@ -57,7 +61,8 @@ REFUSED = [
     "T.ones(2).random_(-5)", "T.ones(2).exponential_(0)", "T.ones(2).geometric_(2)", "T.ones(2).log_normal_(0, 0)",
     "T.ones(2).cauchy_(0, -1)", "T.ones(2).bernoulli_(2)", "T.ones(2).bernoulli_(T.ones(3))", "T.ones(2).uniform_(low=1)",
     "T.ones(2).fill_(T.ones(2))", "T.ones(2).fill_(1j)", "T.ones(2, dtype=T.uint8).fill_(300)",
-    "T.ones(2, dtype=T.int64).fill_(float('nan'))", "T.ones(2).fill_diagonal_(1)", "T.ones(2, 3, 3).fill_diagonal_(1)",
+    "T.ones(2, dtype=T.int64).fill_(float('nan'))", "T.ones(2, dtype=T.uint8).fill_(-0.5)", "T.ones(2, dtype=T.uint8).fill_(255.5)",
+    "T.ones(2).fill_diagonal_(1)", "T.ones(2, 3, 3).fill_diagonal_(1)",
     "T.zeros(1).expand(3).normal_()", "T.zeros(1).expand(3).fill_(T.tensor(1.0))", "T.ones(2, requires_grad=True).zero_()",
     "T.ones(2, requires_grad=True).uniform_()", "T.ones(2, requires_grad=True)[:1].fill_(1)",
 ]  # fmt: skip
@@ -81,6 +86,19 @@ def test_zero_and_fill() -> None:
     assert x.t().fill_(2).shape == (3, 2) and x.tolist() == [[2, 2, 2], [2, 2, 2]]
     assert flambeau.zero_(x) is x and flambeau.fill_(x, 4.0) is x and x[0, 0].item() == 4
     assert flambeau.fill(x, 1).tolist() == [[1, 1, 1], [1, 1, 1]] and x[0, 0].item() == 4
+
+
+@pytest.mark.torch
+def test_functional_fill() -> None:
+    torch = pytest.importorskip("torch")
+    for value in (lambda T: 3, lambda T: T.tensor(3.0)):
+        results = []
+        for T in (flambeau, torch):
+            x = T.ones(3, 2, requires_grad=True)
+            y = T.fill(x.t(), value(T))
+            (y * 2).sum().backward()
+            results.append((y.tolist(), y.grad_fn.name(), x.grad.tolist(), y.stride()))
+        assert results[0] == results[1]
 
 
 def test_expanded_tensors_are_filled() -> None:

@@ -100,7 +100,9 @@ def test_same_errors(call: str) -> None:
 
 
 def test_error_names_the_shapes() -> None:
-    with pytest.raises(RuntimeError, match=r"for tensor number 1 in the list\.\n  at .*\n  The shapes are \[2, 3\], \[2, 4\]\."):
+    with pytest.raises(
+        RuntimeError, match=r"for tensor number 1 in the list\.\n  at .*\n  The shapes are \[2, 3\], \[2, 4\]\."
+    ):
         flambeau.cat([flambeau.zeros(2, 3), flambeau.zeros(2, 4)])
 
 

@@ -7,8 +7,7 @@ system.  Nothing is loaded until :func:`load` is first called.  The constants be
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
-import importlib.metadata
+from collections.abc import Iterator
 from functools import cache
 from types import SimpleNamespace
 
@@ -108,8 +107,11 @@ def switched_off() -> bool:
     return "onednn" in backend.disabled()
 
 
-def candidates():
+def candidates() -> Iterator[str]:
     """Yield places where the library may be: wheels' files first, then the system's."""
+    import importlib.metadata
+    from ctypes.util import find_library
+
     for name in DISTRIBUTIONS:
         try:
             files = importlib.metadata.files(name) or ()
@@ -118,7 +120,7 @@ def candidates():
         for file in files:
             if file.name == f"libdnnl.so.{MAJOR_VERSION}":
                 yield str(file.locate())
-    if found := ctypes.util.find_library("dnnl"):
+    if found := find_library("dnnl"):
         yield found
     yield f"libdnnl.so.{MAJOR_VERSION}"
 
