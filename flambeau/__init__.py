@@ -53,6 +53,9 @@ from .version import torch_version as _torch_version
 from .kernels.memory import keep_freed_memory as _keep_freed_memory
 
 _keep_freed_memory()
+from .core.collector import run_less_often as _run_less_often
+
+_run_less_often()
 from . import autograd
 from . import ops as _ops
 from .ops.public import FUNCTIONS as _FUNCTIONS
@@ -89,8 +92,12 @@ _FROM.update(dict.fromkeys(_SETTINGS, "core.settings"))
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FROM:
-        path, _, _ = _FROM[name], None, None
+    if name == "__all__":  # for `from torch import *`
+        return [n for n in __dir__() if n[:1] != "_" and n not in _LAZY]
+    if (value := _FUNCTIONS[""].get(name)) is not None:
+        pass
+    elif name in _FROM:
+        path = _FROM[name]
         module = importlib.import_module(f".{path}", __name__)
         value = module if path.endswith("." + name) else getattr(module, name)
     elif name in _LAZY:
@@ -104,6 +111,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'torch' has no attribute '{name}'")
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FUNCTIONS[""].names(), *_FROM, *_LAZY})
 
 
 def is_storage(obj: Any) -> Any:

@@ -2,4 +2,4 @@
 
 from .ops.public import FUNCTIONS
 
-globals().update(FUNCTIONS.get("linalg", {}))
+globals().update(FUNCTIONS["linalg"].complete())

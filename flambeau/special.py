@@ -2,4 +2,4 @@
 
 from .ops.public import FUNCTIONS
 
-globals().update(FUNCTIONS.get("special", {}))
+globals().update(FUNCTIONS["special"].complete())

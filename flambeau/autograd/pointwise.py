@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import dtypes
 from ..core.dtypes import BOOL, COMPLEX, FLOAT, FROM_NP, INT, dtype
-from ..core.errors import error, here
+from ..core.errors import error, here, memory_error
 from ..core.modes import full, mode
 from ..core.tensor import Tensor, new_tensor, wrap
 from ..kernels import expr as E
@@ -221,7 +221,13 @@ class Pointwise:
                     if arg not in E.variables(short):
                         e = short
             if conj:
-                e = E.substitute(e, {v: E.conj(v) for v in E.walk(e) if v.op == "var" and v.value != "g" and v.dtype is None})
+                bar = E.conj(E.var(arg))
+                if e is not self.given.get(arg) and bar in E.walk(self.expr):  # a rule of a rule: conj(x) counts as a variable
+                    split = E.substitute(self.expr, {bar: E.var("bar")})
+                    parts = [E.substitute(diff(split, v), {E.var("bar"): bar}) for v in (arg, "bar")]
+                    e = _G * conjugated(parts[0]) + E.conj(_G) * parts[1]
+                else:
+                    e = conjugated(e)
             self.derivs[key] = derived(self, e)
         return self.derivs[key]
 
@@ -385,6 +391,11 @@ def derived(op: Pointwise, e: Any) -> Any:
     return Renamed(known, args, e)
 
 
+def conjugated(e: Any) -> Any:
+    """With every operand but ``g`` conjugated."""
+    return E.substitute(e, {v: E.conj(v) for v in E.walk(e) if v.op == "var" and v.value != "g" and v.dtype is None})
+
+
 class Renamed:
     """An operator under the names that a rule gives its operands."""
 
@@ -437,18 +448,6 @@ def broadcast_error(arrays: Any, cause: BaseException) -> BaseException:
                         hint=f"The shapes are {list(s)} and {list(t)}; sizes are aligned from the right and must agree or be 1.",
                     )
     return cause
-
-
-def memory_error(e: MemoryError) -> BaseException:
-    shape = getattr(e, "shape", None)
-    if shape is None:
-        return error(RuntimeError, f"DefaultCPUAllocator: can't allocate memory: {e}")
-    n = int(np.prod(shape, dtype=object)) * e.dtype.itemsize  # type: ignore[attr-defined]
-    return error(
-        RuntimeError,
-        f"[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate {n} bytes. "
-        "Error code 12 (Cannot allocate memory)",
-    )
 
 
 # ---- recording ------------------------------------------------------------------------------------------------------
@@ -563,6 +562,8 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
             if y.__class__ in QUICK:
                 if not (dt.kind == "f" and dt.itemsize > 2 or y.__class__ is int and dt.kind in "iu"):
                     return general((x, y))
+                if dt.kind == "f" and y.__class__ is int:
+                    y = float(y)
                 b = _numbers.get((y.__class__, y, dt))
                 if b is None or y == 0:
                     b = number(y, FROM_NP[dt])
@@ -593,7 +594,12 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
         if not (rx or ry):
             return out
         m = mode()
-        if m is True and a.shape == r.shape and b.shape == r.shape and dt.kind == "f" and not (x._nr or ry and y._nr):
+        if (
+            m is True
+            and dt.kind == "f"
+            and (not rx or a.shape == r.shape and not x._nr)
+            and (not ry or b.shape == r.shape and not y._nr)
+        ):
             # the same as record(), for the case that nearly always is
             node = new_node(op.Node)
             plan = plans.get((rx, ry))
@@ -609,7 +615,7 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
             node.plan = plan
             if not plan.tensors:
                 node.saved = ()
-            elif x._vc is None and y.__class__ is Tensor and y._vc is None and not plan.keep_out:
+            elif x._vc is None and (y.__class__ is float or y._vc is None) and not plan.keep_out:
                 node.saved = (x if plan.keep[0] == 0 else None, y if plan.keep[-1] == 1 else None)
             else:
                 node.saved = save(node, plan, (x, y), out)

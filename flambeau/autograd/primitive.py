@@ -28,7 +28,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from ..core.errors import here
+from ..core.errors import error, here, memory_error
 from ..core.modes import enable_grad, full, mode
 from ..core.tensor import Tensor, make_view, new_tensor
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
@@ -177,19 +177,25 @@ class Primitive:
         raise TypeError(f"{self.name}: a rule asks for {name!r}, which is no argument, output or aux of it")
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if self.variadic:
-            tensors: Any = args
-            result = self.kernel(*[t._a for t in args], **params)
-            args = (args, *[params[p] for p in self.params])
-        else:
-            nt = self.nt
-            if nt == 1:
-                x = args[0]
-                tensors = (x,)
-                result = self.kernel(x._a, *args[1:])
+        try:
+            if self.variadic:
+                tensors: Any = args
+                result = self.kernel(*[t._a for t in args], **params)
+                args = (args, *[params[p] for p in self.params])
             else:
-                tensors = args[:nt]
-                result = self.kernel(*[None if t is None else t._a for t in tensors], *args[nt:])
+                nt = self.nt
+                if nt == 1:
+                    x = args[0]
+                    tensors = (x,)
+                    result = self.kernel(x._a, *args[1:])
+                else:
+                    tensors = args[:nt]
+                    result = self.kernel(*[None if t is None else t._a for t in tensors], *args[nt:])
+        except MemoryError as e:
+            raise memory_error(e) from None
+        except AttributeError:
+            self.check_tensors(args)
+            raise
         if result.__class__ is tuple:
             return self.several(tensors, args, result)
         if self.view is not None:
@@ -209,6 +215,13 @@ class Primitive:
                         self.record(tensors, args, out, None, ())
                     break
         return out
+
+    def check_tensors(self, args: Any) -> None:
+        """Raise PyTorch's TypeError if something else was given for a tensor."""
+        for i, x in enumerate(args if self.variadic else args[: self.nt]):
+            if x is not None and not isinstance(x, Tensor):
+                name = self.tensors[0] if self.variadic else self.tensors[i]
+                raise error(TypeError, f"{self.name}(): argument '{name}' (position {i + 1}) must be Tensor, not {type(x).__name__}")
 
     def several(self, tensors: Any, args: Any, result: tuple[Any, ...]) -> Any:
         """The outputs of a kernel that returned a tuple: those before the aux arrays."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 BOOL, INT, FLOAT, COMPLEX = range(4)
@@ -61,6 +60,40 @@ class dtype:
         return self
 
 
+class _BFloat16(dtype):
+    """bfloat16 until its NumPy type is asked for: ``ml_dtypes``, which has it, takes 6 ms to import."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.name, self.category, self.rank, self.itemsize, self.is_signed = "bfloat16", FLOAT, 0, 2, True
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "np":
+            raise AttributeError(name)
+        import ml_dtypes
+
+        self.np = np.dtype(ml_dtypes.bfloat16)
+        FROM_NP[self.np] = self
+        self.__class__ = dtype
+        return self.np
+
+
+class _FromNumPy(dict[Any, dtype]):
+    """NumPy's dtypes to ours, also a bfloat16 of the user's that comes before ours was used."""
+
+    def __missing__(self, np_type: Any) -> dtype:
+        if getattr(np_type, "name", None) == "bfloat16" and bfloat16.np == np_type:
+            return bfloat16
+        raise KeyError(np_type)
+
+    def get(self, np_type: Any, default: Any = None) -> Any:
+        return self[np_type] if np_type in self else default
+
+    def __contains__(self, np_type: Any) -> bool:
+        return super().__contains__(np_type) or getattr(np_type, "name", None) == "bfloat16"
+
+
 bool_ = dtype("bool", np.bool_, BOOL, 0)
 uint8 = dtype("uint8", np.uint8, INT, 0)
 int8 = dtype("int8", np.int8, INT, 0)
@@ -68,14 +101,14 @@ int16 = dtype("int16", np.int16, INT, 1)
 int32 = dtype("int32", np.int32, INT, 2)
 int64 = dtype("int64", np.int64, INT, 3)
 float16 = dtype("float16", np.float16, FLOAT, 0)
-bfloat16 = dtype("bfloat16", ml_dtypes.bfloat16, FLOAT, 0)
+bfloat16: dtype = _BFloat16()
 float32 = dtype("float32", np.float32, FLOAT, 1)
 float64 = dtype("float64", np.float64, FLOAT, 2)
 complex64 = dtype("complex64", np.complex64, COMPLEX, 1)
 complex128 = dtype("complex128", np.complex128, COMPLEX, 2)
 
 ALL = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64, complex64, complex128)
-FROM_NP: dict[np.dtype, dtype] = {d.np: d for d in ALL}
+FROM_NP = _FromNumPy({d.np: d for d in ALL if d is not bfloat16})
 BY_NAME = {d.name: d for d in ALL}
 ALIASES = {
     "half": float16,

@@ -70,3 +70,13 @@ def error(cls: type[BaseException], phrase: str, hint: str | None = None, **attr
     for k, v in attrs.items():
         setattr(e, k, v)
     return e
+
+
+def memory_error(problem: MemoryError) -> BaseException:
+    """PyTorch's RuntimeError for memory that NumPy couldn't have, naming the bytes."""
+    from ..kernels.memory import allocation_message, requested
+
+    nbytes = requested(problem)
+    if nbytes is None:
+        return error(RuntimeError, f"DefaultCPUAllocator: can't allocate memory: {problem}".rstrip(": "))
+    return error(RuntimeError, allocation_message(nbytes))

@@ -355,23 +355,14 @@ end:
 }}"""
 
 
-def module(
-    name: str, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str], dtype: str, machine: Machine
-) -> str:
-    """The text of the module: inner loop `name` of `roots`; `dtypes` are those of inputs, then outputs."""
-    compute = COMPUTE[dtype]
-    lanes = lanes_for(compute, machine)
-    emitter = Emitter(compute, lanes, machine)
-    sizes = [STORAGE[d].size for d in dtypes]
-    n_in, n_all = len(args), len(dtypes)
-    operands = range(n_all)
-
-    # core: `count` vectors
+def core_lines(emitter: Emitter, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str]) -> list[str]:
+    """The function `core`: `count` vectors, each operand a pointer to its first and the bytes from one to the next."""
+    n_in, operands = len(args), range(len(dtypes))
     values = {a: emitter.load(f"%p{k}", dtypes[k]) for k, a in enumerate(args)}
     for k, value in enumerate(emitter.lower(expand(roots), values)):
         emitter.store(value, f"%p{n_in + k}", dtypes[n_in + k])
     pointers = ", ".join(f"ptr %a{k}, i64 %s{k}" for k in operands)
-    core = [
+    return [
         f"define internal void @core({pointers}, i64 %count) #1 {{",
         "entry:",
         "  br label %loop",
@@ -387,6 +378,28 @@ def module(
         "  ret void",
         "}",
     ]
+
+
+def attributes(machine: Machine) -> str:
+    """The attributes of functions: #0 of all, #1 of those that hold vectors across calls."""
+    width = f'"prefer-vector-width"="{8 * machine.vector_bytes}" "min-legal-vector-width"="512"'
+    # vectors that are kept across a call are stored on the stack: quickly only if it is aligned
+    return (f"attributes #0 = {{ nounwind {width} }}\n"
+            f"attributes #1 = {{ nounwind noinline alignstack={machine.vector_bytes} {width} }}")
+
+
+def module(
+    name: str, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str], dtype: str, machine: Machine
+) -> str:
+    """The text of the module: inner loop `name` of `roots`; `dtypes` are those of inputs, then outputs."""
+    compute = COMPUTE[dtype]
+    lanes = lanes_for(compute, machine)
+    emitter = Emitter(compute, lanes, machine)
+    sizes = [STORAGE[d].size for d in dtypes]
+    n_in, n_all = len(args), len(dtypes)
+    operands = range(n_all)
+
+    core = core_lines(emitter, roots, args, dtypes)
 
     # run: elements low to high
     block = 8 * lanes
@@ -460,7 +473,6 @@ def module(
         "}",
     ]
 
-    width = f'"prefer-vector-width"="{8 * machine.vector_bytes}" "min-legal-vector-width"="512"'
     parallel_from = 30_000 * lanes // (cost(roots) + 2 * n_all)
     return "\n".join(
         [
@@ -470,9 +482,7 @@ def module(
             entry(name, parallel_from, machine),
             "declare i64 @llvm.smin.i64(i64, i64)",
             *emitter.declarations.values(),
-            f"attributes #0 = {{ nounwind {width} }}",
-            # vectors that are kept across a call are stored on the stack: quickly only if it is aligned
-            f"attributes #1 = {{ nounwind noinline alignstack={machine.vector_bytes} {width} }}",
+            attributes(machine),
         ]
     )
 

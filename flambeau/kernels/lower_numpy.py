@@ -14,13 +14,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
-
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 #: Operations that are one NumPy ufunc, for every dtype.
 UFUNCS: dict[str, np.ufunc] = {
@@ -114,8 +111,7 @@ def _constant(value: Any, dtype: np.dtype) -> str:
 
 def lower(roots: Sequence[Expr], args: Sequence[str], kinds: dict[str, str], dtype: np.dtype, name: str) -> Callable:
     """A function with a ufunc's calling convention: `f(*arrays, out=None)`; it always gives arrays."""
-    half = dtype == BFLOAT16 or dtype == np.float16
-    compute = np.dtype(np.float32) if half else dtype
+    compute = np.dtype(np.float32) if is_half(dtype) else dtype
     scope: dict[str, Any] = {"np": np, "F": FUNCTIONS, "T": compute.type}
     exec(source(roots, args, kinds, compute, "f"), scope)
     body = scope["f"]
@@ -152,7 +148,21 @@ def lower(roots: Sequence[Expr], args: Sequence[str], kinds: dict[str, str], dty
 
 def numpy_name(name: str) -> Any:
     """What np.dtype takes for the dtype of this name."""
-    return ml_dtypes.bfloat16 if name == "bfloat16" else name
+    if name != "bfloat16":
+        return name
+    import ml_dtypes
+
+    return ml_dtypes.bfloat16
+
+
+def is_bfloat16(dtype: np.dtype) -> bool:
+    """Whether this is ml_dtypes' bfloat16, the only dtype of kind "V" here; asking does not import ml_dtypes."""
+    return dtype.kind == "V"
+
+
+def is_half(dtype: np.dtype) -> bool:
+    """Whether this is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype.kind in "fV"
 
 
 def single_ufunc(roots: Sequence[Expr], args: Sequence[str]) -> np.ufunc | None:

@@ -56,7 +56,7 @@ def allocation_message(nbytes: int) -> str:
     'you tried to allocate 4 bytes. Error code 12 (Cannot allocate memory)'
     """
     return (
-        "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: "
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
         f"you tried to allocate {nbytes} bytes. Error code 12 (Cannot allocate memory)"
     )
 

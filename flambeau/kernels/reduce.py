@@ -18,10 +18,10 @@ from math import prod
 
 import numpy as np
 
-from flambeau.kernels import backend, lower_llvm, lower_reduce, memory, threads
+from flambeau.kernels import backend, memory, threads
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
-from flambeau.kernels.lower_numpy import BFLOAT16
+from flambeau.kernels.lower_numpy import is_half
 from flambeau.kernels.ufunc import Kernel
 
 UFUNCS: dict[str, np.ufunc] = {
@@ -41,7 +41,8 @@ PARALLEL = 65_536
 NARROW = 32
 
 _X = E.var("x")
-_FLOATS = frozenset(map(np.dtype, (np.float32, np.float64, np.float16, BFLOAT16)))
+#: What generated kernels fold.
+_FOLDED = ("sum", "prod", "max", "min")
 
 
 def reduce(
@@ -91,7 +92,7 @@ def moments(array: np.ndarray, axes: tuple[int, ...] | None, keepdims: bool = Fa
     axes = _normal_axes(axes, array.ndim)
     count = prod(array.shape[a] for a in axes)
     with np.errstate(all="ignore"):
-        if array.dtype in _FLOATS and array.dtype != np.float64:
+        if array.dtype.kind in "fV" and array.dtype != np.float64:
             wide = np.dtype(np.float64)
             total, squares = _map_reduce((_X, _X * _X), ("x",), (array,), axes, "sum", keepdims, wide, wide=True)
             mean = total / count
@@ -147,13 +148,19 @@ def _make_plan(
 ) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
     first = arrays[0]
     axes = _normal_axes(axes, first.ndim)
-    fits = first.size and first.dtype in _FLOATS and op in lower_reduce.IDENTITY and axes and dtype in _FLOATS
+    fits = first.size and first.dtype.kind in "fV" and op in _FOLDED and axes and dtype.kind in "fV"
     fits = fits and all(a.shape == first.shape for a in arrays) and backend.jit_available()
-    if fits and lower_llvm.supported(roots, first.dtype.name):
+    if fits and _generated(roots, first.dtype.name):
         plan = _Plan(arrays, axes, roots, args, op, keepdims, dtype, wide)
         if (plan.direct and not 1 < plan.inner < NARROW) or first.size >= SMALL:
             return plan.run
     return lambda arrays: _by_numpy(roots, args, arrays, axes, op, dtype, wide, keepdims)
+
+
+def _generated(roots: tuple[Expr, ...], dtype: str) -> bool:
+    from flambeau.kernels import lower_llvm
+
+    return lower_llvm.supported(roots, dtype)
 
 
 def _by_numpy(
@@ -168,7 +175,7 @@ def _by_numpy(
 ) -> list[np.ndarray]:
     if wide:
         arrays = [a.astype(np.float64) for a in arrays]
-    elif arrays[0].dtype == BFLOAT16 or arrays[0].dtype == np.float16:
+    elif is_half(arrays[0].dtype):
         arrays = [a.astype(np.float32) for a in arrays]
     values = arrays[:1] if roots == (E.var(args[0]),) else _pointwise(roots, args)(*arrays)
     values = values if isinstance(values, (tuple, list)) else [values]
@@ -317,7 +324,7 @@ def _plain(dims: list[_Dim], arrays: Sequence[np.ndarray]) -> bool:
 def _compiled(
     roots: tuple[Expr, ...], args: tuple[str, ...], dtypes: tuple[str, ...], result: str, op: str, wide: bool
 ) -> Callable:
-    from flambeau.kernels import jit
+    from flambeau.kernels import jit, lower_reduce
 
     key = f"reduce {lower_reduce.VERSION} {E.serialize(roots)} {args} {dtypes} {result} {op} {wide}"
     address = jit.function(

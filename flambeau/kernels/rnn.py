@@ -1,37 +1,38 @@
 """Recurrent layers over a whole sequence, one layer and one direction: forward, and the gradients.
 
 Shapes: x (T, N, I), h0 (N, H), w_ih (G H, I), w_hh (G H, H), biases (G H,) or both None; y (T, N, H). The product with
-x is one for all steps; a step is one product with h, and one generated kernel over (N, H) that is the whole cell.
-The backward pass runs the same way; the weights' gradients are products over all steps at once. Half precision
-is computed in float32.
+x is one for all steps; the steps are one recurrence: the product with h, and a cell over (N, H). The backward pass
+runs the same way; the weights' gradients are products over all steps at once. Half precision is computed in float32.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from flambeau.kernels import expr as E
 from flambeau.kernels.expr import var
-from flambeau.kernels.matmul import matmul, multiplier
-from flambeau.kernels.ufunc import Kernel, kernel
+from flambeau.kernels.matmul import matmul
+from flambeau.kernels.recurrence import Recurrence
+from flambeau.kernels.reduce import reduce
 
 
 # --- LSTM: gates in the order i, f, g, o -------------------------------------------------------------------
-def _lstm_cell() -> tuple[Kernel, Kernel]:
-    """One step and its gradient, as kernels over (N, H)."""
-    i, f, g, o, c, tanh_c, dh, gy, dc = map(var, ("i", "f", "g", "o", "c", "tanh_c", "dh", "gy", "dc"))
-    # given tanh of all gates' sums, halved where a sigmoid is wanted: sigmoid(x) = tanh(x / 2) / 2 + 1 / 2
-    new_i, new_f, new_o = (0.5 * v + 0.5 for v in (i, f, o))
-    step = kernel([new_i, new_f, g + 0, new_o, new_f * c + new_i * g], ("i", "f", "g", "o", "c"), "lstm_cell")
-    h = dh + gy
+def _lstm_steps() -> tuple[Recurrence, Recurrence]:
+    i, f, g, o, c, new_c, dh, gy, dc = map(var, ("i", "f", "g", "o", "c", "new_c", "dh", "gy", "dc"))
+    gates = E.sigmoid(i), E.sigmoid(f), E.tanh(g), E.sigmoid(o)
+    next_c = gates[1] * c + gates[0] * gates[2]
+    forward = Recurrence([*gates, next_c, gates[3] * E.tanh(next_c)], ["i", "f", "g", "o", "c"], "lstm",
+                         product_first=True, accumulate=True)
+    h, tanh_c = dh + gy, E.tanh(new_c)
     total = dc + h * o * (1 - tanh_c * tanh_c)
-    back = kernel(
+    backward = Recurrence(
         [total * g * i * (1 - i), total * c * f * (1 - f), total * i * (1 - g * g), h * tanh_c * o * (1 - o),
          total * f],
-        ("dh", "gy", "dc", "i", "f", "g", "o", "c", "tanh_c"), "lstm_cell_grad")
-    return step, back
+        ["dh", "gy", "dc", "i", "f", "g", "o", "c", "new_c"], "lstm_grad", product_first=False, accumulate=False)
+    return forward, backward
 
 
-_LSTM, _LSTM_GRAD = _lstm_cell()
+_LSTM, _LSTM_GRAD = _lstm_steps()
 
 
 def lstm_forward(x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -45,60 +46,52 @@ def lstm_forward(x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None):
         y, h, c, saved = lstm_forward(*_wide(x, h0, c0, w_ih, w_hh, b_ih, b_hh))
         return *_narrow(x.dtype, y, h, c), saved
     (steps, batch), hidden = x.shape[:2], h0.shape[1]
-    # NumPy's tanh is vectorised and faster than any sigmoid: halve what is to become one
-    halves = np.full((4 * hidden, 1), 0.5, x.dtype)
-    halves[2 * hidden:3 * hidden] = 1
-    bias = _sum_biases(b_ih, b_hh)
-    products = _input_products(x, w_ih * halves, None if bias is None else bias * halves[:, 0])
-    add_recurrent = multiplier((w_hh * halves).T, batch, accumulate=True)
-    gates = np.empty((steps, 4, batch, hidden), x.dtype)
-    cells = np.empty((steps + 1, batch, hidden), x.dtype)
-    y, tanh_c = np.empty((steps, batch, hidden), x.dtype), np.empty((steps, batch, hidden), x.dtype)
-    cells[0], h = c0, np.ascontiguousarray(h0)
-    for t in range(steps):
-        product = products[t]
-        add_recurrent(h, product)
-        np.tanh(product, out=product)
-        _LSTM(*_parts(product, 4), cells[t], out=(*gates[t], cells[t + 1]))
-        np.tanh(cells[t + 1], out=tanh_c[t])
-        h = np.multiply(gates[t, 3], tanh_c[t], out=y[t])
-    return y, h.copy(), cells[steps].copy(), (gates, cells, tanh_c, y)
+    gates = _input_products(x, w_ih, None if b_ih is None else b_ih + b_hh)     # then the gates themselves
+    cells, y = (np.empty((steps, batch, hidden), x.dtype) for _ in range(2))
+    parts = _parts(gates, 4)
+    _LSTM(w_hh.T, _before(h0, y), gates, [*parts, _before(c0, cells)], [*parts, cells, y])
+    return y, _last(h0, y), _last(c0, cells), (gates, cells, y)
 
 
-def lstm_backward(gy, gh, gc, saved, x, h0, w_ih, w_hh, bias: bool = True):
+def lstm_backward(gy, gh, gc, saved, x, h0, c0, w_ih, w_hh, bias: bool = True, needs_x: bool = True):
     """(dx, dh0, dc0, dw_ih, dw_hh, db) from the gradients of y, h_T and c_T (each may be None).
 
-    Both biases have the gradient db, which is None without `bias`.
+    Both biases have the gradient db, which is None without `bias`; dx is None without `needs_x`.
     """
     if _is_half(x):
-        return _narrow(x.dtype, *lstm_backward(*_wide(gy, gh, gc), saved, *_wide(x, h0, w_ih, w_hh), bias))
-    gates, cells, tanh_c, y = saved
-    steps, batch, hidden = y.shape
-    d_gates = np.empty((steps, batch, 4 * hidden), x.dtype)
-    dh, dc, gy = _copy(gh, h0), _copy(gc, h0), _each_step(gy, y)
-    recurrent = multiplier(w_hh, batch)
-    for t in range(steps - 1, -1, -1):
-        _LSTM_GRAD(dh, gy[t], dc, *gates[t], cells[t], tanh_c[t], out=(*_parts(d_gates[t], 4), dc))
-        recurrent(d_gates[t], dh)
-    return _weight_gradients(d_gates, d_gates, x, h0, y, w_ih, bias, dh, dc)
+        wide = *_wide(gy, gh, gc), saved, *_wide(x, h0, c0, w_ih, w_hh)
+        return _narrow(x.dtype, *lstm_backward(*wide, bias, needs_x))
+    gates, cells, y = saved
+    d_gates = np.empty_like(gates)
+    dh, dc = _copy(gh, h0), _copy(gc, h0)
+    every_dh, every_dc = _each_step(dh, y), _each_step(dc, y)
+    _LSTM_GRAD(
+        w_hh, d_gates[::-1], every_dh,
+        [every_dh, _gradient_backwards(gy, y), every_dc, *_parts(gates[::-1], 4), _before_backwards(c0, cells),
+         cells[::-1]],
+        [*_parts(d_gates[::-1], 4), every_dc])
+    dx, dw_ih, db = _input_gradients(d_gates, x, w_ih, bias, needs_x)
+    return dx, dh, dc, dw_ih, _recurrent_gradient(d_gates, h0, y), db
 
 
 # --- GRU: gates in the order r, z, n -----------------------------------------------------------------------
-def _gru_cell() -> tuple[Kernel, Kernel, Kernel]:
-    """One step in two parts, and its gradient; s and w are n's products with x and with h, biases included."""
-    w, h, dh, gy, r, z, n, s = map(var, ("w", "h", "dh", "gy", "r", "z", "n", "s"))
-    new_r, new_z = 0.5 * r + 0.5, 0.5 * z + 0.5         # as in an LSTM's cell
-    gates = kernel([new_r, new_z, s + new_r * w], ("r", "z", "s", "w"), "gru_gates")
-    mix = kernel(n + z * (h - n), ("n", "z", "h"), "gru_mix")
+def _gru_steps() -> tuple[Recurrence, Recurrence]:
+    """s and w are the products with x and with h, biases included."""
+    s_r, s_z, s_n, w_r, w_z, w, h = map(var, ("s_r", "s_z", "s_n", "w_r", "w_z", "w", "h"))
+    dh, gy, r, z, n = map(var, ("dh", "gy", "r", "z", "n"))
+    new_r, new_z = E.sigmoid(s_r + w_r), E.sigmoid(s_z + w_z)
+    new_n = E.tanh(s_n + new_r * w)
+    forward = Recurrence([new_r, new_z, new_n, new_n + new_z * (h - new_n)],
+                         ["s_r", "s_z", "s_n", "w_r", "w_z", "w", "h"], "gru", product_first=True, accumulate=True)
     total = dh + gy
     d_n = total * (1 - z) * (1 - n * n)
     d_r, d_z = d_n * w * r * (1 - r), total * (h - n) * z * (1 - z)
-    back = kernel([d_r, d_z, d_n, d_r, d_z, d_n * r, total * z],
-                  ("dh", "gy", "r", "z", "n", "w", "h"), "gru_cell_grad")
-    return gates, mix, back
+    backward = Recurrence([d_r, d_z, d_n, d_r, d_z, d_n * r, total * z], ["dh", "gy", "r", "z", "n", "w", "h"],
+                          "gru_grad", product_first=False, accumulate=True)
+    return forward, backward
 
 
-_GRU_GATES, _GRU_MIX, _GRU_GRAD = _gru_cell()
+_GRU, _GRU_GRAD = _gru_steps()
 
 
 def gru_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -107,72 +100,66 @@ def gru_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None):
         y, h, saved = gru_forward(*_wide(x, h0, w_ih, w_hh, b_ih, b_hh))
         return *_narrow(x.dtype, y, h), saved
     (steps, batch), hidden = x.shape[:2], h0.shape[1]
-    halves = np.full((3 * hidden, 1), 0.5, x.dtype)
-    halves[2 * hidden:] = 1
-    from_x = _input_products(x, w_ih * halves, None if b_ih is None else b_ih * halves[:, 0])
-    add_recurrent = multiplier((w_hh * halves).T, batch, accumulate=True)
-    gates, y = np.empty((steps, 3, batch, hidden), x.dtype), np.empty((steps, batch, hidden), x.dtype)
-    from_h, h = np.zeros((steps, batch, 3 * hidden), x.dtype), np.ascontiguousarray(h0)
-    if b_hh is not None:
-        from_h[...] = b_hh * halves[:, 0]
-    sigmoids = np.empty((batch, 2 * hidden), x.dtype)
-    for t in range(steps):
-        add_recurrent(h, from_h[t])
-        np.add(from_x[t, :, :2 * hidden], from_h[t, :, :2 * hidden], out=sigmoids)
-        np.tanh(sigmoids, out=sigmoids)
-        n = gates[t, 2]
-        _GRU_GATES(*_parts(sigmoids, 2), from_x[t, :, 2 * hidden:], from_h[t, :, 2 * hidden:], out=(*gates[t],))
-        np.tanh(n, out=n)
-        h = _GRU_MIX(n, gates[t, 1], h, out=y[t])
-    return y, h.copy(), (gates, from_h, y)
+    gates, y = _input_products(x, w_ih, b_ih), np.empty((steps, batch, hidden), x.dtype)
+    from_h = np.empty_like(gates)
+    from_h[...] = 0 if b_hh is None else b_hh
+    parts = _parts(gates, 3)
+    _GRU(w_hh.T, _before(h0, y), from_h, [*parts, *_parts(from_h, 3), _before(h0, y)], [*parts, y])
+    return y, _last(h0, y), (gates, from_h, y)
 
 
-def gru_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True):
+def gru_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True, needs_x: bool = True):
     """(dx, dh0, dw_ih, dw_hh, db_ih, db_hh) from the gradients of y and h_T (each may be None)."""
     if _is_half(x):
-        return _narrow(x.dtype, *gru_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias))
+        return _narrow(x.dtype, *gru_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias, needs_x))
     gates, from_h, y = saved
-    steps, batch, hidden = y.shape
-    d_input = np.empty((steps, batch, 3 * hidden), x.dtype)
-    d_recurrent = np.empty((steps, batch, 3 * hidden), x.dtype)
-    dh, gy = _copy(gh, h0), _each_step(gy, y)
-    add_recurrent = multiplier(w_hh, batch, accumulate=True)
-    for t in range(steps - 1, -1, -1):
-        _GRU_GRAD(dh, gy[t], *gates[t], _parts(from_h[t], 3)[2], y[t - 1] if t else h0,
-                  out=(*_parts(d_input[t], 3), *_parts(d_recurrent[t], 3), dh))
-        add_recurrent(d_recurrent[t], dh)
-    dx, dw_ih, dw_hh, db_ih, db_hh, dh0 = _weight_gradients(d_input, d_recurrent, x, h0, y, w_ih, bias, dh)
-    return dx, dh0, dw_ih, dw_hh, db_ih, db_hh
+    d_input, d_recurrent = np.empty_like(gates), np.empty_like(gates)
+    dh = _copy(gh, h0)
+    every_dh = _each_step(dh, y)
+    _GRU_GRAD(
+        w_hh, d_recurrent[::-1], every_dh,
+        [every_dh, _gradient_backwards(gy, y), *_parts(gates[::-1], 3), _parts(from_h[::-1], 3)[2],
+         _before_backwards(h0, y)],
+        [*_parts(d_input[::-1], 3), *_parts(d_recurrent[::-1], 3), every_dh])
+    dx, dw_ih, db_ih = _input_gradients(d_input, x, w_ih, bias, needs_x)
+    return dx, dh, dw_ih, _recurrent_gradient(d_recurrent, h0, y), db_ih, _sum_rows(d_recurrent) if bias else None
 
 
 # --- plain -------------------------------------------------------------------------------------------------
+def _rnn_steps() -> dict[str, tuple[Recurrence, Recurrence]]:
+    s, h, dh, gy = map(var, ("s", "h", "dh", "gy"))
+    made = {}
+    for name, new, back in (("tanh", E.tanh(s), (dh + gy) * (1 - h * h)), ("relu", E.relu(s), E.where(h > 0, dh + gy, 0))):
+        made[name] = (
+            Recurrence([new], ["s"], f"rnn_{name}", product_first=True, accumulate=True),
+            Recurrence([back], ["dh", "gy", "h"], f"rnn_{name}_grad", product_first=False, accumulate=False),
+        )
+    return made
+
+
+_RNN = _rnn_steps()
+
+
 def rnn_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None, nonlinearity: str = "tanh"):
     """(y, h_T, saved): h = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu."""
     if _is_half(x):
         y, h, saved = rnn_forward(*_wide(x, h0, w_ih, w_hh, b_ih, b_hh), nonlinearity)
         return *_narrow(x.dtype, y, h), saved
-    y = _input_products(x, w_ih, _sum_biases(b_ih, b_hh))
-    h, add_recurrent = np.ascontiguousarray(h0), multiplier(w_hh.T, x.shape[1], accumulate=True)
-    for t in range(x.shape[0]):
-        add_recurrent(h, y[t])
-        h = np.tanh(y[t], out=y[t]) if nonlinearity == "tanh" else np.maximum(y[t], 0, out=y[t])
-    return y, h.copy(), (y, nonlinearity)
+    y = _input_products(x, w_ih, None if b_ih is None else b_ih + b_hh)
+    _RNN[nonlinearity][0](w_hh.T, _before(h0, y), y, [y], [y])
+    return y, _last(h0, y), (y, nonlinearity)
 
 
-def rnn_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True):
-    """(dx, dh0, dw_ih, dw_hh, db) from the gradients of y and h_T (each may be None); db as for an LSTM."""
+def rnn_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True, needs_x: bool = True):
+    """(dx, dh0, dw_ih, dw_hh, db) from the gradients of y and h_T (each may be None); the rest as for an LSTM."""
     if _is_half(x):
-        return _narrow(x.dtype, *rnn_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias))
+        return _narrow(x.dtype, *rnn_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias, needs_x))
     y, nonlinearity = saved
-    factors = 1 - y * y if nonlinearity == "tanh" else (y > 0).astype(x.dtype)
-    dh = _copy(gh, h0)
-    recurrent = multiplier(w_hh, y.shape[1])
-    for t in range(y.shape[0] - 1, -1, -1):
-        if gy is not None:
-            dh += gy[t]
-        factors[t] *= dh
-        recurrent(factors[t], dh)
-    return _weight_gradients(factors, factors, x, h0, y, w_ih, bias, dh)
+    factors, dh = np.empty_like(y), _copy(gh, h0)
+    every_dh = _each_step(dh, y)
+    _RNN[nonlinearity][1](w_hh, factors[::-1], every_dh, [every_dh, _gradient_backwards(gy, y), y[::-1]], [factors[::-1]])
+    dx, dw_ih, db = _input_gradients(factors, x, w_ih, bias, needs_x)
+    return dx, dh, dw_ih, _recurrent_gradient(factors, h0, y), db
 
 
 # --- shared ------------------------------------------------------------------------------------------------
@@ -181,18 +168,23 @@ def _input_products(x, w_ih, bias):
     return matmul(x.reshape(steps * batch, size), w_ih.T, bias).reshape(steps, batch, w_ih.shape[0])
 
 
-def _sum_biases(b_ih, b_hh, factor=1):
-    return None if b_ih is None else (b_ih + b_hh) * factor
+def _before(first, states):
+    """At each step, the state that it starts from."""
+    return [np.ascontiguousarray(first)[None], states[:-1]]
 
 
-def _states_before(h0, y):
-    return np.concatenate([h0[None], y[:-1]]) if len(y) else y
+def _before_backwards(first, states):
+    return [states[:-1][::-1], np.ascontiguousarray(first)[None]]
+
+
+def _last(first, states):
+    return (states[-1] if len(states) else first).copy()
 
 
 def _parts(gates, count: int):
-    """The gates (N, count H) one by one."""
-    hidden = gates.shape[1] // count
-    return [gates[:, k * hidden:(k + 1) * hidden] for k in range(count)]
+    """The gates (T, N, count H) one by one."""
+    hidden = gates.shape[2] // count
+    return [gates[:, :, k * hidden:(k + 1) * hidden] for k in range(count)]
 
 
 def _copy(gradient, like):
@@ -200,23 +192,39 @@ def _copy(gradient, like):
     return np.zeros(like.shape, like.dtype) if gradient is None else np.array(gradient, like.dtype, order="C")
 
 
-def _each_step(gy, y):
-    """The gradient of y, zeros without memory of their own where there is none."""
-    return np.broadcast_to(np.zeros((), y.dtype), y.shape) if gy is None else gy
+def _each_step(array, y):
+    """One array (N, H) at every step."""
+    return np.lib.stride_tricks.as_strided(array, y.shape, (0, *array.strides))
 
 
-def _weight_gradients(d_input, d_recurrent, x, h0, y, w_ih, bias, dh, dc=None):
-    """All gradients from those before the activations: dense products over all steps at once."""
-    rows = x.shape[0] * x.shape[1]
-    flat, inputs = d_input.reshape(rows, d_input.shape[2]), x.reshape(rows, x.shape[2])
-    states = _states_before(h0, y).reshape(rows, y.shape[2])
-    dx, dw_ih = matmul(flat, w_ih).reshape(x.shape), matmul(flat.T, inputs)
-    db = flat.sum(0) if bias else None
-    if d_recurrent is d_input:
-        dw_hh = matmul(flat.T, states)
-        return (dx, dh, dw_ih, dw_hh, db) if dc is None else (dx, dh, dc, dw_ih, dw_hh, db)
-    other = d_recurrent.reshape(rows, d_recurrent.shape[2])
-    return dx, dw_ih, matmul(other.T, states), db, other.sum(0) if bias else None, dh
+def _gradient_backwards(gy, y):
+    """The gradient of y from the last step to the first; zeros with little memory of their own where there is none."""
+    if gy is None:
+        return np.broadcast_to(np.zeros(y.shape[2:], y.dtype), y.shape)
+    return (gy if gy.shape[2] == 1 or gy.strides[2] == gy.itemsize else np.ascontiguousarray(gy))[::-1]
+
+
+def _flat(steps):
+    return steps.reshape(steps.shape[0] * steps.shape[1], steps.shape[2])
+
+
+def _sum_rows(steps):
+    return reduce("sum", _flat(steps), (0,))
+
+
+def _input_gradients(d_input, x, w_ih, bias, needs_x):
+    """Of x, of its weights and of their bias: dense products over all steps at once."""
+    flat = _flat(d_input)
+    dx = matmul(flat, w_ih).reshape(x.shape) if needs_x else None
+    return dx, matmul(flat.T, _flat(x)), _sum_rows(d_input) if bias else None
+
+
+def _recurrent_gradient(d_recurrent, h0, y):
+    """Of w_hh: the sum over all steps of the gates' gradients times the states before."""
+    if not len(y):
+        return np.zeros((d_recurrent.shape[2], y.shape[2]), y.dtype)
+    dw = matmul(_flat(d_recurrent[1:]).T, _flat(y[:-1]))
+    return matmul(d_recurrent[0].T, h0, out=dw, accumulate=True)
 
 
 def _is_half(x) -> bool:

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from flambeau.kernels import backend, broadcast, lower_llvm, lower_numpy, threads
+from flambeau.kernels import backend, lower_numpy, threads
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
-from flambeau.kernels.lower_numpy import BFLOAT16
+from flambeau.kernels.lower_numpy import is_bfloat16, is_half
 
 #: From this many elements of the result on, `Kernel.large` is worth its cost.
 LARGE = 16_384
@@ -71,7 +71,7 @@ class Kernel:
             plain = lower_numpy.single_ufunc(self.roots, self.args)
             # on floats NumPy's would warn of overflow, division by zero and invalid values: PyTorch doesn't
             quiet = dtype.kind in "iub" or self.roots[0].op in _NEVER_WARN
-            function = plain if plain and quiet and dtype != BFLOAT16 else self.ufunc_for(dtype)
+            function = plain if plain and quiet and not is_bfloat16(dtype) else self.ufunc_for(dtype)
             self._small[dtype] = function
         return function
 
@@ -81,6 +81,8 @@ class Kernel:
         if function is None:
             function = self.ufunc_for(dtype)
             if len(self.args) > 1 and self.generated(dtype):
+                from flambeau.kernels import broadcast
+
                 dtypes = [np.dtype(lower_numpy.numpy_name(d)) for d in self.dtypes(dtype)]
                 function = broadcast.driver(function, self.address(dtype), dtypes, len(self.args))
             self._large[dtype] = function
@@ -99,16 +101,20 @@ class Kernel:
 
     def generated(self, dtype: np.dtype) -> bool:
         """Whether arrays of this dtype have a generated kernel."""
-        return backend.jit_available() and lower_llvm.supported(self.roots, dtype.name)
+        if not backend.jit_available():
+            return False
+        from flambeau.kernels import lower_llvm
+
+        return lower_llvm.supported(self.roots, dtype.name)
 
     def _generate(self, dtype: np.dtype) -> Callable:
         dtypes = self.dtypes(dtype)
         ufunc = make_ufunc(self.address(dtype), self.name, len(self.args), dtypes, repr(self))
-        return _with_numbers(ufunc, dtypes) if dtype == BFLOAT16 else ufunc
+        return _with_numbers(ufunc, dtypes) if is_bfloat16(dtype) else ufunc
 
     def dtypes(self, dtype: np.dtype) -> list[str]:
         """The dtypes of the inputs, then of the outputs."""
-        wide = "float32" if dtype == BFLOAT16 or dtype == np.float16 else dtype.name
+        wide = "float32" if is_half(dtype) else dtype.name
         inputs = [wide if self.kinds.get(a) == "scalar" else self.kinds.get(a, dtype.name) for a in self.args]
         return inputs + ["bool" if E.is_bool(r) else dtype.name for r in self.roots]
 
@@ -120,7 +126,7 @@ class Kernel:
         return found
 
     def _compile(self, dtype: np.dtype) -> int:
-        from flambeau.kernels import jit
+        from flambeau.kernels import jit, lower_llvm
 
         dtypes = self.dtypes(dtype)
         key = f"pointwise {E.serialize(self.roots)} {self.args} {dtypes} {dtype.name}"
@@ -189,7 +195,7 @@ def make_ufunc(address: int, name: str, inputs: int, dtypes: Sequence[str], doc:
     outputs = len(dtypes) - inputs
     data = ctypes.addressof(threads.CONFIG)
     texts = name.encode(), doc.encode()
-    if BFLOAT16.num not in numbers:
+    if "bfloat16" not in dtypes:
         functions, datas = (ctypes.c_void_p * 1)(address), (ctypes.c_void_p * 1)(data)
         types = (ctypes.c_char * len(numbers))(*numbers)
         _keep.append((functions, datas, types, texts))
@@ -198,5 +204,5 @@ def make_ufunc(address: int, name: str, inputs: int, dtypes: Sequence[str], doc:
     ufunc = _from_func_and_data(None, None, None, 0, inputs, outputs, -1, *texts, 0)
     types = (ctypes.c_int * len(numbers))(*numbers)
     _keep.append((types, texts))
-    _register_loop(ufunc, BFLOAT16.num, address, ctypes.addressof(types), data)
+    _register_loop(ufunc, numbers[list(dtypes).index("bfloat16")], address, ctypes.addressof(types), data)
     return ufunc

@@ -16,7 +16,7 @@ from flambeau.ops.joining import cat
 from flambeau.ops.public import FUNCTIONS
 
 _published = FUNCTIONS["nn.functional"]
-globals().update(_published)
+globals().update(_published.complete())
 
 
 # ---- multi-head attention ------------------------------------------------------------------------------------------------
@@ -276,22 +276,6 @@ def _static(name: str, t: Tensor, heads: int, head: int) -> Tensor:
 
 
 # ---- composites -----------------------------------------------------------------------------------------------------------
-def pdist(input: Tensor, p: float = 2) -> Tensor:
-    """``|x[i] - x[j]|_p`` for every pair of rows i < j.
-
-    >>> import flambeau as torch
-    >>> torch.nn.functional.pdist(torch.tensor([[0., 0.], [3., 4.]]))
-    tensor([5.])
-    """
-    if input._a.ndim != 2:
-        raise error(RuntimeError, f"pdist only supports 2D tensors, got: {input._a.ndim}D")
-    if p < 0:
-        raise error(RuntimeError, "pdist only supports non-negative p values")
-    i, j = np.triu_indices(input._a.shape[0], 1)
-    rows, columns = input.index_select(0, wrap(i)), input.index_select(0, wrap(j))  # type: ignore[attr-defined]
-    return (rows - columns).norm(p, 1)  # type: ignore[no-any-return]
-
-
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -337,12 +321,3 @@ def _triple(v: Any) -> tuple[int, ...]:
 
 
 _single = _one
-
-
-def __getattr__(name: str) -> Any:
-    # operators that were published after this module was imported
-    found = _published.get(name)
-    if found is None:
-        raise AttributeError(f"module 'torch.nn.functional' has no attribute '{name}'")
-    globals()[name] = found
-    return found

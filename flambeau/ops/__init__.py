@@ -1,28 +1,17 @@
-from . import convert
-from . import creation
-from . import arithmetic
-from . import compare
-from . import matmul
-from . import reductions
-from . import views
-from . import maths
-from . import activations
-from . import indexing
-from . import joining
-from . import random
-from . import dropout
-from . import fill
-from . import sorting
-from . import scans
-from . import triangles
-from . import factorizations
-from . import linalg
-from . import pool
-from . import norm
-from . import softmax
+"""Operators, one file a family.
 
-from . import conv
-from . import loss
-from . import attention
-from . import vision
-from . import rnn
+Here are imported those that nearly every program uses. The others follow when one of their names is first used
+(``later.py``); tools/operator_names.py lists their names in ``names.py``, a test says when that list is out of date.
+"""
+
+from . import (
+    arithmetic,
+    compare,
+    convert,
+    creation,
+    indexing,
+    joining,
+    matmul,
+    reductions,
+    views,
+)

@@ -27,6 +27,9 @@ _p, _d, _s, _c = E.var("p"), E.var("d"), E.var("s"), E.var("c")
 # from probabilities and their gradient to that of the scores: p (d - sum(p d)), scaled
 _score_grad = kernel(_p * (_d - _s) * _c, ("p", "d", "s", "c"), "attention_scores_backward")
 
+#: Rows of queries under a causal mask that are taken together.
+BLOCK = 64
+
 
 @lru_cache(64)
 def _causal(rows: int, columns: int, dtype: Any) -> np.ndarray:
@@ -44,51 +47,73 @@ def _heads_inside(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.empty((*shape[:-3], shape[-2], shape[-3], shape[-1]), dtype).swapaxes(-3, -2)
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return matmul(a, b, out=_heads_inside((*a.shape[:-1], b.shape[-1]), a.dtype))
-
-
 def _dead_rows(mask: np.ndarray) -> np.ndarray | None:
     """Which rows of a mask let nothing through; None if there is no such row."""
     dead = ~mask.any(-1, keepdims=True) if mask.dtype == bool else (mask == -np.inf).all(-1, keepdims=True)
     return dead if dead.any() else None
 
 
+def _blocks(rows: int, columns: int, causal: bool) -> list[tuple[int, int, int]]:
+    """(first row, last row, keys that these may see): with a causal mask, what no row of a block sees isn't computed."""
+    if not causal or rows != columns or rows < 2 * BLOCK:
+        return [(0, rows, columns)]
+    count = min(rows // BLOCK, 8)
+    edges = [rows * i // count for i in range(count + 1)]
+    return [(start, end, end) for start, end in zip(edges, edges[1:])]
+
+
 def _attend(q: Any, k: Any, v: Any, mask: Any, /, causal: Any, scale: Any) -> Any:
+    """The mixture; kept for the gradient: the probabilities of each block of queries."""
     dt = q.dtype
-    scores = matmul(q * dt.type(scale), k.swapaxes(-1, -2))
-    dead = None
-    if causal:
-        scores += _causal(*scores.shape[-2:], dt)
-    elif mask is not None:
-        dead = _dead_rows(mask) if mask.shape[-1] else None
-        scores += np.where(mask, dt.type(0), dt.type(-np.inf)) if mask.dtype == bool else mask
-    p = softmax_kernels.softmax(scores, -1)
-    if dead is not None:
-        np.copyto(p, 0, where=dead)
-    return _product(p, v), p
+    q = q * dt.type(scale)
+    kt = k.swapaxes(-1, -2)
+    rows, columns = q.shape[-2], k.shape[-2]
+    out = _heads_inside((*q.shape[:-1], v.shape[-1]), dt)
+    probabilities = []
+    for start, end, seen in _blocks(rows, columns, causal):
+        scores = matmul(q[..., start:end, :], kt[..., :seen])
+        dead = None
+        if causal:
+            corner = scores if start == 0 else scores[..., start:]
+            corner += _causal(*corner.shape[-2:], dt)
+        elif mask is not None:
+            dead = _dead_rows(mask) if mask.shape[-1] else None
+            scores += np.where(mask, dt.type(0), dt.type(-np.inf)) if mask.dtype == bool else mask
+        p = softmax_kernels.softmax(scores, -1)
+        if dead is not None:
+            np.copyto(p, 0, where=dead)
+        matmul(p, v[..., :seen, :], out=out[..., start:end, :])
+        probabilities.append(p)
+    return out, tuple(probabilities)
 
 
 def _attend_grads(
-    g: Any, q: Any, k: Any, v: Any, mask_shape: Any, mask_dtype: Any, out: Any, p: Any, scale: Any, needs: Any
+    g: Any, q: Any, k: Any, v: Any, mask_shape: Any, mask_dtype: Any, out: Any, p: Any, causal: Any, scale: Any, needs: Any
 ) -> Any:
-    g, q, k, v, out, p = g._a, q._a, k._a, v._a, out._a, p._a
-    dq = dk = dv = dm = None
-    if needs[2]:
-        dv = wrap(_product(p.swapaxes(-1, -2), g))
-    if needs[0] or needs[1] or needs[3]:
-        dp = matmul(g, v.swapaxes(-1, -2))
-        sums = np.einsum("...d,...d->...", g, out)[..., None]
-        f = (_score_grad.large if dp.size > LARGE else _score_grad.small)(p.dtype)
-        ds = f(p, dp, sums, 1.0 if needs[3] else scale, out=dp)
+    g, q, k, v, out = g._a, q._a, k._a, v._a, out._a
+    dt = q.dtype
+    vt = v.swapaxes(-1, -2)
+    sums = np.einsum("...d,...d->...", g, out)[..., None]
+    dq, dk, dv = (_heads_inside(a.shape, dt) if needed else None for a, needed in zip((q, k, v), needs))
+    dm = None
+    # the last block sees every key: it writes, the others add
+    for (start, end, seen), pi in reversed(list(zip(_blocks(q.shape[-2], k.shape[-2], causal), p))):
+        gi, add = g[..., start:end, :], end != q.shape[-2]
+        if dv is not None:
+            matmul(pi.swapaxes(-1, -2), gi, out=dv[..., :seen, :], accumulate=add)
+        if dq is None and dk is None and not needs[3]:
+            continue
+        dp = matmul(gi, vt[..., :seen])
+        f = (_score_grad.large if dp.size > LARGE else _score_grad.small)(dt)
+        ds = f(pi, dp, sums[..., start:end, :], 1.0 if needs[3] else scale, out=dp)
         if needs[3]:
             dm = wrap(to_shape(ds, mask_shape).astype(mask_dtype.np, copy=False))
-            ds = ds * ds.dtype.type(scale)
-        if needs[0]:
-            dq = wrap(_product(ds, k))
-        if needs[1]:
-            dk = wrap(_product(ds.swapaxes(-1, -2), q))
-    return dq, dk, dv, dm
+            ds = ds * dt.type(scale)
+        if dq is not None:
+            matmul(ds, k[..., :seen, :], out=dq[..., start:end, :])
+        if dk is not None:
+            matmul(ds.swapaxes(-1, -2), q[..., start:end, :], out=dk[..., :seen, :], accumulate=add)
+    return tuple([None if d is None else wrap(d) for d in (dq, dk, dv)]) + (dm,)
 
 
 def _attend_composite(q: Any, k: Any, v: Any, mask: Any, causal: Any, scale: Any) -> Tensor:

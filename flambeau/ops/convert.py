@@ -111,7 +111,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     >>> torch.tensor([1.5]).to(torch.int64)
     tensor([1])
     """
-    if len(args) == 1 and not kwargs and args[0].__class__ is dtype:
+    if len(args) == 1 and not kwargs and isinstance(args[0], dtype):
         d = args[0]
         return self if self._a.dtype == d.np else convert(self, d, None)
     dev, d, non_blocking, copy, fmt = parse_to(args, kwargs)

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.pointwise import memory_error
 from ..autograd.primitive import primitive
 from ..core import dtypes
 from ..core.device import check_device
 from ..core.dtypes import COMPLEX, FLOAT, FROM_NP, INT, SCALAR_NAMES, dtype
-from ..core.errors import error
+from ..core.errors import error, memory_error
 from ..core.tensor import Tensor, contiguous_format, keep_layout, preserve_format, strided, wrap
 from ..core.tensor import new_tensor as blank
 from .convert import (
@@ -47,21 +46,11 @@ def new(name: str, shape: tuple[int, ...], np_dtype: Any, fill: Any = np.empty) 
         raise memory_error(e) from None
     except ValueError:
         if any(n < 0 for n in shape):
-            if name == "empty":
-                n = next(n for n in shape if n < 0)
-                raise error(
-                    RuntimeError, f"Trying to create tensor with negative dimension {n}: {list(shape)}"
-                ) from None
-            raise error(RuntimeError, f"{name}: Dimension size must be non-negative.") from None
-        raise no_memory(math.prod(shape) * np.dtype(np_dtype).itemsize) from None
-
-
-def no_memory(nbytes: int) -> BaseException:
-    return error(
-        RuntimeError,
-        f"[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate {nbytes} bytes. "
-        "Error code 12 (Cannot allocate memory)",
-    )
+            if name == "zeros":
+                raise error(RuntimeError, "zeros: Dimension size must be non-negative.") from None
+            n = next(n for n in shape if n < 0)
+            raise error(RuntimeError, f"Trying to create tensor with negative dimension {n}: {list(shape)}") from None
+        raise error(RuntimeError, f"Storage size calculation overflowed with sizes={list(shape)}") from None
 
 
 def size_of(name: str, size: Any) -> tuple[int, ...]:
@@ -91,7 +80,7 @@ def np_type(name: str, d: Any, default: dtype | None = None) -> np.dtype:
         return (default or dtypes.get_default_dtype()).np
     if d.__class__ is not dtype:
         d = {float: dtypes.float64, int: dtypes.int64, bool: dtypes.bool_, complex: dtypes.complex128}.get(d, d)
-        if d.__class__ is not dtype:
+        if not isinstance(d, dtype):
             raise error(TypeError, f"{name}(): argument 'dtype' must be torch.dtype, not {type(d).__name__}")
     return d.np
 

@@ -827,6 +827,22 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return (x1 - x2 + eps).norm(p, -1, keepdim)  # type: ignore[operator,no-any-return]
 
 
+def pdist(input: Tensor, p: float = 2) -> Tensor:
+    """``|x[i] - x[j]|_p`` for every pair of rows i < j.
+
+    >>> import flambeau as torch
+    >>> torch.pdist(torch.tensor([[0., 0.], [3., 4.]]))
+    tensor([5.])
+    """
+    if input._a.ndim != 2:
+        raise error(RuntimeError, f"pdist only supports 2D tensors, got: {input._a.ndim}D")
+    if p < 0:
+        raise error(RuntimeError, "pdist only supports non-negative p values")
+    i, j = np.triu_indices(input._a.shape[0], 1)
+    rows, columns = input.index_select(0, wrap(i)), input.index_select(0, wrap(j))  # type: ignore[attr-defined]
+    return (rows - columns).norm(p, 1)  # type: ignore[no-any-return]
+
+
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """``x1 · x2 / (max(|x1|, eps) max(|x2|, eps))`` along a dimension, with broadcasting.
 
@@ -1083,6 +1099,8 @@ for _f in (
     cosine_embedding_loss, triplet_margin_loss, triplet_margin_with_distance_loss, ctc_loss,
 ):  # fmt: skip
     publish(_f.__name__, _f, "nn.functional")
+publish("pdist", pdist)
+publish("pdist", pdist, "nn.functional")
 publish("pairwise_distance", pairwise_distance)
 publish("cosine_similarity", cosine_similarity)
 

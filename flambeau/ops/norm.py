@@ -356,7 +356,7 @@ def torch_instance_norm(
 
 # ---- root mean square ------------------------------------------------------------------------------------------------------
 def _rms_composite(x: Any, w: Any, axes: Any, eps: Any) -> Tensor:
-    e = np.finfo(x._a.dtype).eps.item() if eps is None else eps
+    e = np.finfo(x._a.dtype if x._a.dtype.itemsize > 2 else np.float32).eps.item() if eps is None else eps
     out = x * ((x * x).mean(tuple(range(-axes, 0)), keepdim=True) + e).rsqrt()
     return out if w is None else out * w  # type: ignore[no-any-return]
 

@@ -24,12 +24,16 @@ from ..core.dtypes import SCALAR_NAMES, can_cast
 from ..core.errors import error
 from ..core.modes import mode
 from ..core.tensor import Tensor
+from .later import Functions
+from .names import PUBLISHED
 
-FUNCTIONS: dict[str, dict[str, Any]] = {"": {}}
+FUNCTIONS: dict[str, Functions] = {module: Functions(module) for module in ("", *PUBLISHED)}
 
 
 def publish(name: str, fn: Any, module: str = "") -> None:
-    FUNCTIONS.setdefault(module, {})[name] = fn
+    if module not in FUNCTIONS:
+        FUNCTIONS[module] = Functions(module)
+    FUNCTIONS[module][name] = fn
 
 
 def public(
@@ -117,16 +121,38 @@ def with_out(fn: Callable[..., Any]) -> Callable[..., Any]:
         write_out(fn.__name__, out, result)
         return out
 
-    with_out_argument.__signature__ = _with_out_signature(fn)  # type: ignore[attr-defined]
+    with_out_argument.__signature__ = _WithOut(fn)  # type: ignore[attr-defined]
     return with_out_argument
 
 
-def _with_out_signature(fn: Any) -> inspect.Signature:
-    sig = inspect.signature(fn)
-    parameters = list(sig.parameters.values())
-    at = len(parameters) - (1 if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else 0)
-    parameters.insert(at, inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None))
-    return sig.replace(parameters=parameters)
+class _WithOut(inspect.Signature):
+    """A function's signature and ``out``; read when somebody asks: for hundreds of functions that takes a while."""
+
+    __slots__ = ("_fn",)
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+
+    def _read(self) -> inspect.Signature:
+        sig = inspect.signature(self._fn)
+        parameters = list(sig.parameters.values())
+        at = len(parameters) - (1 if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else 0)
+        parameters.insert(at, inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None))
+        return sig.replace(parameters=parameters)
+
+    @property
+    def parameters(self) -> Any:
+        return self._read().parameters
+
+    @property
+    def return_annotation(self) -> Any:
+        return self._read().return_annotation
+
+    def replace(self, **changes: Any) -> inspect.Signature:  # type: ignore[override]
+        return self._read().replace(**changes)
+
+    def __reduce__(self) -> Any:
+        return _WithOut, (self._fn,)
 
 
 def write_out(name: str, out: Tensor, result: Tensor) -> None:

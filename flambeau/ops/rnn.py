@@ -102,10 +102,11 @@ def _wrapped(*grads: Any) -> tuple[Tensor | None, ...]:
     return tuple([None if a is None else wrap_any(a) for a in grads])
 
 
-def _lstm_vjp(g, x, h0, c0, w_ih, w_hh, b_ih, reverse, saved, out):
+def _lstm_vjp(g, x, h0, c0, w_ih, w_hh, b_ih, reverse, saved, needs, out):
     gy, gh, gc = (t._a for t in g)
+    x, h0, c0, w_ih, w_hh = (t._a for t in (x, h0, c0, w_ih, w_hh))
     dx, dh, dc, dw_ih, dw_hh, db = kernels.lstm_backward(
-        _turned(gy, reverse), gh, gc, saved, _turned(x._a, reverse), h0._a, w_ih._a, w_hh._a, b_ih is not None
+        _turned(gy, reverse), gh, gc, saved, _turned(x, reverse), h0, c0, w_ih, w_hh, b_ih is not None, needs[0]
     )
     return _wrapped(_turned(dx, reverse), dh, dc, dw_ih, dw_hh, db, None if db is None else db.copy())
 
@@ -127,10 +128,11 @@ def _lstm_layer(x, h0, c0, w_ih, w_hh, b_ih, b_hh, /, reverse):
     return _turned(y, reverse), h, c, saved
 
 
-def _gru_vjp(g, x, h0, w_ih, w_hh, b_ih, reverse, saved, out):
+def _gru_vjp(g, x, h0, w_ih, w_hh, b_ih, reverse, saved, needs, out):
     gy, gh = (t._a for t in g)
+    x, h0, w_ih, w_hh = (t._a for t in (x, h0, w_ih, w_hh))
     dx, *others = kernels.gru_backward(
-        _turned(gy, reverse), gh, saved, _turned(x._a, reverse), h0._a, w_ih._a, w_hh._a, b_ih is not None
+        _turned(gy, reverse), gh, saved, _turned(x, reverse), h0, w_ih, w_hh, b_ih is not None, needs[0]
     )
     return _wrapped(_turned(dx, reverse), *others)
 
@@ -141,10 +143,11 @@ def _gru_layer(x, h0, w_ih, w_hh, b_ih, b_hh, /, reverse):
     return _turned(y, reverse), h, saved
 
 
-def _rnn_vjp(g, x, h0, w_ih, w_hh, b_ih, reverse, saved, out):
+def _rnn_vjp(g, x, h0, w_ih, w_hh, b_ih, reverse, saved, needs, out):
     gy, gh = (t._a for t in g)
+    x, h0, w_ih, w_hh = (t._a for t in (x, h0, w_ih, w_hh))
     dx, dh, dw_ih, dw_hh, db = kernels.rnn_backward(
-        _turned(gy, reverse), gh, saved, _turned(x._a, reverse), h0._a, w_ih._a, w_hh._a, b_ih is not None
+        _turned(gy, reverse), gh, saved, _turned(x, reverse), h0, w_ih, w_hh, b_ih is not None, needs[0]
     )
     return _wrapped(_turned(dx, reverse), dh, dw_ih, dw_hh, db, None if db is None else db.copy())
 

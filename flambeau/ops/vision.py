@@ -462,6 +462,12 @@ def _bicubic(x: Tensor, position: list[Tensor], padding: str, align: bool) -> Te
     return total  # type: ignore[no-any-return]
 
 
+def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+    """``nn.functional.grid_sample``, the modes by their numbers."""
+    modes, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+    return grid_sample(input, grid, modes[interpolation_mode], paddings[padding_mode], align_corners)
+
+
 # ---- pixels and channels ----------------------------------------------------------------------------------------------------
 @primitive("pixel_shuffle", vjp={"x": lambda g, r: _unshuffle(g, r)})
 def _shuffle(x: Any, /, r: Any) -> Any:
@@ -662,4 +668,7 @@ for _f in (
 for _f in (pixel_shuffle, pixel_unshuffle, channel_shuffle):
     publish(_f.__name__, _f)
     publish("native_" + _f.__name__, _f)
+for _name in ("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"):
+    publish(_name, grid_sampler)
+publish("affine_grid_generator", affine_grid)
 publish("native_channel_shuffle", channel_shuffle, "nn.functional")

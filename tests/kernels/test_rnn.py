@@ -39,7 +39,7 @@ def run(kind, x, states, parameters, gradients, nonlinearity="tanh"):
     bias = parameters[2] is not None
     if kind == "LSTM":
         *outputs, saved = kernels.lstm_forward(x, *states, *parameters)
-        dx, dh, dc, *dw, db = kernels.lstm_backward(*gradients, saved, x, states[0], *parameters[:2], bias)
+        dx, dh, dc, *dw, db = kernels.lstm_backward(*gradients, saved, x, *states, *parameters[:2], bias)
         return outputs, [dx, dh, dc, *dw, db, db]
     if kind == "GRU":
         *outputs, saved = kernels.gru_forward(x, *states, *parameters)
@@ -52,7 +52,7 @@ def run(kind, x, states, parameters, gradients, nonlinearity="tanh"):
 @pytest.mark.torch
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(5, 3, 4, 6), (1, 1, 1, 1), (9, 40, 16, 130)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 3, 4, 6), (1, 1, 1, 1), (9, 40, 16, 130), (6, 20, 3, 80)], ids=str)
 @pytest.mark.parametrize("kind, nonlinearity", [("LSTM", "tanh"), ("GRU", "tanh"), ("RNN", "tanh"), ("RNN", "relu")])
 def test_is_torch(kind, nonlinearity, shape, dtype, bias, engine):
     torch = pytest.importorskip("torch")

@@ -6,7 +6,7 @@ import pytest
 
 from flambeau.kernels import expr as E
 from flambeau.kernels.lower_llvm import COMPUTE, EXPANSIONS, INTRINSICS, LIBM
-from flambeau.kernels.lower_numpy import BFLOAT16, lower
+from flambeau.kernels.lower_numpy import lower
 from flambeau.kernels.ufunc import kernel
 
 x, y, z = E.var("x"), E.var("y"), E.var("z")
@@ -163,7 +163,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [np.dtype(np.float32), BFLOAT16], ids=str)
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)], ids=str)
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 @pytest.mark.parametrize("layout", ["C", "F", "reversed", "every other"])
 def test_broadcasting_and_strides(shapes, layout, dtype):

@@ -64,7 +64,7 @@ CASES = [
     Case("mse_weight", lambda T, x, y, w: T.nn.functional.mse_loss(x, y, weight=w), [*PAIR, (3, 4)], low=0.5, node=False, tol=3),
     Case("mse_0d", f("mse_loss"), [(), ()], layouts=False),
     *cases("mse_loss", PAIR), *cases("l1_loss", PAIR, node=False), *cases("smooth_l1_loss", PAIR), *cases("smooth_l1_loss", PAIR, beta=0.5),
-    *cases("huber_loss", PAIR, delta=0.7), 
+    *cases("huber_loss", PAIR, delta=0.7),
     *[Case(f"soft_margin_{r}", lambda T, x, r=r: T.nn.functional.soft_margin_loss(x, constant(T, SIGNS, x), reduction=r), [(3, 4)])
       for r in ("mean", "sum", "none")],
     *cases("binary_cross_entropy", PAIR, 0.05, 0.95),

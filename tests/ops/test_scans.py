@@ -24,6 +24,24 @@ CASES = [
     Case("cumulative_trapezoid", lambda T, a: T.cumulative_trapezoid(a, dim=0), SHAPE, node=False),
 ]
 
+CASES += [
+    Case("node cummax", lambda T, a: (T.cummax(a, 1)[0], T.cummin(a, 1)[0]), SHAPE),
+    Case("cumsum_dtype", lambda T, a: T.cumsum(a, 0, dtype=T.float64), SHAPE, dtypes=("float32", "int32"), node=False),
+    Case("cumprod0", lambda T, a: a.cumprod(0), [(4,)]),
+    Case("cumprod_zeros", lambda T, a: T.cumprod(a, 1), lambda rng: [np.array([[2.0, 0, 3, 4], [1, 0, 2, 0], [0, 2, 3, 0], [1, 2, 3, 4]])]),
+    Case("logcumsumexp_wide", lambda T, a: T.logcumsumexp(a, 0), [(5,)], low=-40, high=40),
+    Case("diff_ends", lambda T, a, b: T.diff(a, prepend=b, append=b), [(2, 3), (2, 1)], node=False),
+    Case("trapezoid_rows", lambda T, a, x: T.trapezoid(a, x, dim=0), [(3, 2), (3, 2)], node=False),
+    Case("trapz", lambda T, a: T.trapz(a), SHAPE, lambda a: np.trapezoid(a), node=False, dtypes=("float32", "int64")),
+    Case("cumulative_trapezoid_x", lambda T, a, x: T.cumulative_trapezoid(a, x), [(3, 4), (4,)], node=False),
+    Case("gradient", lambda T, a: T.gradient(a), SHAPE, lambda a: tuple(np.gradient(a)), node=False, dtypes=("float32", "int64")),
+    Case("gradient_edges", lambda T, a: T.gradient(a, spacing=2.0, dim=1, edge_order=2), SHAPE,
+         lambda a: np.gradient(a, 2.0, axis=1, edge_order=2), node=False),
+    Case("gradient_places", lambda T, a, x: T.gradient(a, spacing=(x.cumsum(0),), dim=1, edge_order=2)[0],
+         lambda rng: [rng.uniform(-1, 1, (2, 5)), rng.uniform(0.5, 1.5, 5)], lambda a, x: np.gradient(a, x.cumsum(), axis=1, edge_order=2),
+         node=False, layouts=False, dtypes=("float64",)),
+]  # fmt: skip
+
 
 class TestScans(OperatorTests):
     cases = CASES
@@ -51,3 +69,15 @@ def test_edges() -> None:
         F.cumsum(tensor([1.0]), 3)
     with pytest.raises(RuntimeError, match="diff expects input to be at least one-dimensional"):
         F.diff(tensor(np.array(1.0)))
+
+
+def test_in_place() -> None:
+    t = tensor([1, 2, 3])
+    assert t.cumsum_(0) is t and t._a.tolist() == [1, 3, 6]
+    x = tensor(np.array([1.0, 2.0, 0.0]), True)
+    y = x * 1
+    y.cumprod_(0)
+    assert y._grad_fn.name() == "CumprodBackward0"
+    with pytest.raises(RuntimeError, match="Bad in-place call: input tensor dtype long int and output tensor dtype float should match"):
+        t.cumsum_(0, dtype=F.float32)
+    assert t._a.tolist() == [1, 3, 6]

@@ -34,8 +34,39 @@ CASES = [
     case("unique_consecutive", keywords={"return_inverse": True, "return_counts": True}, grad=False, dtypes=("int64", "bool")),
     case("unique_consecutive", keywords={"dim": 0}, grad=False), case("unique", keywords={"dim": 1}, grad=False),
     case("histc", 4, -1, 1, grad=False),
-    Case("quantiles", lambda T, a, q: T.quantile(a, q, 1), lambda rng: [rng.permutation(12.0).reshape(3, 4), np.array([0.1, 0.6])],
+    Case("quantiles", lambda T, a, q: T.quantile(a, q, 1), lambda rng: [(rng.permutation(12) * 1.0).reshape(3, 4), np.array([0.1, 0.6])],
          lambda a, q: np.quantile(a, q, 1), grad=False, layouts=False),
+]  # fmt: skip
+
+NAN = np.array([[3.0, np.nan, 1, 1], [2, 5, np.nan, np.nan], [4, 2, 2, 0]])
+CASES += [
+    Case("nan " + name, fn, lambda rng: [NAN], dtypes=FLOATS, grad=False)
+    for name, fn in {
+        "sort": lambda T, a: T.sort(a, stable=True), "sort_falling": lambda T, a: T.sort(a, 1, True),
+        "median": lambda T, a: T.median(a, 1), "median_all": lambda T, a: (T.median(a), T.nanmedian(a)),
+        "nanmedian": lambda T, a: T.nanmedian(a, 1), "topk": lambda T, a: T.topk(a, 2)[0], "kthvalue": lambda T, a: T.kthvalue(a, 3)[0],
+    }.items()
+]  # fmt: skip
+CASES += [
+    Case("nan quantiles", lambda T, a: (T.quantile(a, 0.3, 1), T.nanquantile(a, 0.3, 1), T.nanquantile(a, 0.6, keepdim=True)),
+         lambda rng: [NAN], grad=False),
+    Case("quantiles_of_q", lambda T, a, q: T.quantile(a, q, 0, True), lambda rng: [(rng.permutation(12) * 1.0).reshape(3, 4), np.array([0.13, 0.64])],
+         node=False, layouts=False),
+    Case("node sort", lambda T, a: T.sort(a, 0)[0], SHAPE), Case("node topk", lambda T, a: T.topk(a, 2)[0], SHAPE),
+    Case("node kthvalue", lambda T, a: T.kthvalue(a, 2)[0], SHAPE), Case("node mode", lambda T, a: T.mode(a)[0], SHAPE),
+    Case("node median", lambda T, a: (T.median(a, 1)[0], T.nanmedian(a, 1)[0], T.nanmedian(a)), SHAPE),
+    Case("histogram", lambda T, a: T.histogram(a, 4), SHAPE, grad=False),
+    Case("histogram_range", lambda T, a: T.histogram(a, 3, range=(-1.0, 1.0), density=True), SHAPE, grad=False),
+    Case("histogram_weight", lambda T, a, w: T.histogram(a, 3, weight=w), [(6,), (6,)], grad=False),
+    Case("histogram_edges", lambda T, a: T.histogram(a, a.reshape(-1).sort()[0]), SHAPE, grad=False),
+    Case("histogramdd", lambda T, a: T.histogramdd(a, [2, 3]), [(7, 2)], grad=False),
+    Case("histc_own", lambda T, a: T.histc(a, 5), SHAPE, dtypes=("float32", "float64"), grad=False),
+    Case("unique_rows", lambda T, a: T.unique(a, return_inverse=True, return_counts=True, dim=0),
+         lambda rng: [rng.integers(0, 2, (8, 2))], grad=False),
+    Case("unique_rows_consecutive", lambda T, a: T.unique_consecutive(a, return_inverse=True, return_counts=True, dim=1),
+         lambda rng: [rng.integers(0, 2, (1, 9))], grad=False),
+    Case("searchsorted", lambda T, a, v: T.searchsorted(a.sort(-1)[0], v, right=True), [(2, 5), (2, 3)], dtypes=FLOATS, grad=False),
+    Case("searchsorted_sorter", lambda T, a, v: T.searchsorted(a, v, sorter=a.argsort(), out_int32=True), [(5,), (2, 3)], grad=False),
 ]  # fmt: skip
 
 
@@ -71,7 +102,7 @@ def test_nan_is_the_largest() -> None:
 
 
 def test_topk_of_many() -> None:
-    a = np.random.default_rng(0).permutation(1000.0)
+    a = np.random.default_rng(0).permutation(1000) * 1.0
     r = F.topk(tensor(a), 5)
     assert numpy(r.values).tolist() == [999, 998, 997, 996, 995]
     np.testing.assert_array_equal(a[numpy(r.indices)], numpy(r.values))
@@ -104,3 +135,50 @@ def test_refusals(call: Any, kind: Any, phrase: str) -> None:
     with pytest.raises(kind) as e:
         call()
     assert phrase in str(e.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8", "bool", "float16"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_large_sorts(dtype: str, ties: bool) -> None:
+    """Every way of sorting: packed keys, 64-bit keys, with equal values and with nan; stable, both ways."""
+    from flambeau.kernels import sort as S
+
+    rng = np.random.default_rng(1)
+    a = (rng.integers(-9, 9, 999) if ties else rng.permutation(999) - 500).astype(dtype)
+    if a.dtype.kind == "f":
+        a[::50] = np.nan
+        a[1::90] = -0.0
+    rising = np.argsort(a, kind="stable")
+    np.testing.assert_array_equal(S.argsort(a), rising)
+    falling = S.argsort(a, True)
+    back = 998 - np.argsort(a[::-1], kind="stable")[::-1]
+    np.testing.assert_array_equal(falling, back)
+    for k in (0, 1, 20, 999):
+        np.testing.assert_array_equal(a[S.first(a, k, True)], a[back[:k]])
+        np.testing.assert_array_equal(a[S.first(a, k)], a[rising[:k]])
+    assert a[S.place_of(a, 7)] == a[rising[7]]
+
+
+def test_named_and_written_results() -> None:
+    t = tensor(np.array([[2.0, 1.0]]))
+    values, indices = tensor(np.zeros((1, 2))), tensor(np.zeros((1, 2), np.int64))
+    r = F.sort(t, out=(values, indices))
+    assert r.values is values and numpy(indices).tolist() == [[1, 0]]
+    assert type(F.topk(t, 1)).__name__ == "topk"
+    assert F.sort(tensor(np.zeros((0, 3)))).values._a.shape == (0, 3)
+    assert F.topk(tensor(np.array(2.0)), 1).values._a.shape == ()
+
+
+def test_ties_share_the_gradient_of_the_full_median() -> None:
+    from flambeau.autograd.engine import grad
+
+    t = tensor(np.array([1.0, 2.0, 2.0, 3.0]), True)
+    assert grad([F.median(t)], [t])[0]._a.tolist() == [0, 0.5, 0.5, 0]
+
+
+def test_unique_has_no_derivative() -> None:
+    from flambeau.autograd.engine import grad
+
+    t = tensor(np.array([1.0, 2.0]), True)
+    with pytest.raises(NotImplementedError, match="the derivative for '_unique2' is not implemented"):
+        grad([F.unique(t).sum()], [t])
