@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import importlib
+from math import e, inf, nan, pi
 from typing import Any
 
+from . import autograd
+from . import ops as _ops
 from .core import dtypes as _dtypes
+from .core.collector import run_less_often as _run_less_often
 from .core.device import device
 from .core.dtypes import (
     bfloat16,
@@ -48,22 +52,16 @@ from .core.tensor import (
     sparse_coo,
     strided,
 )
+from .kernels.memory import keep_freed_memory as _keep_freed_memory
+from .ops.public import FUNCTIONS as _FUNCTIONS
 from .version import __version__ as _version
 from .version import torch_version as _torch_version
-from .kernels.memory import keep_freed_memory as _keep_freed_memory
 
 _keep_freed_memory()
-from .core.collector import run_less_often as _run_less_often
-
 _run_less_often()
-from . import autograd
-from . import ops as _ops
-from .ops.public import FUNCTIONS as _FUNCTIONS
-
 globals().update(_dtypes.ALIASES)
 bool = _dtypes.bool_
 globals().update(_FUNCTIONS[""])
-from math import e, inf, nan, pi  # noqa: E402
 
 newaxis = None
 __version__ = f"{_torch_version}+flambeau.{_version}"  # programs compare it with PyTorch's

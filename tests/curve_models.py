@@ -7,12 +7,12 @@ STEPS = 100
 
 
 def mlp(torch):
-    """Linear, tanh and ReLU, cross entropy, Adam; batches drawn with randperm."""
+    """Linear, tanh and GELU, cross entropy, Adam; batches drawn with randperm."""
     nn, F = torch.nn, torch.nn.functional
     torch.manual_seed(1)
     x = torch.randn(256, 20)
     y = (x[:, :5].sum(1) > 0).long() + (x[:, 5] > 0.5).long()
-    model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 3))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 
     def losses():

@@ -19,7 +19,7 @@ def main() -> None:
     torch.set_num_threads(2)
     for name in MODELS:
         weights, losses = run(name, torch)
-        # Weights are kept to the last bit of float32, as sum and a few values: the files stay small.
+        # The first and last few of each weight: the files stay small.
         short = {k: v[:8] + v[-8:] for k, v in weights.items()}
         path = ROOT / "tests" / "data_curves" / f"{name}.json"
         path.write_text(json.dumps({"torch": torch.__version__, "weights": short, "losses": losses}, indent=1) + "\n")

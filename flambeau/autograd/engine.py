@@ -17,7 +17,7 @@ from ..core.dtypes import FLOAT
 from ..core.errors import describe, error
 from ..core.modes import mode, reset_mode, set_mode, with_grad
 from ..core.tensor import Tensor, new_tensor
-from .node import AccumulateGrad, Node, accumulator, note_change
+from .node import AccumulateGrad, Node, accumulator
 
 _add = np.add
 _getrefcount = sys.getrefcount
@@ -113,8 +113,9 @@ def run(
             gi = outs = None  # type: ignore[assignment]
             node = following if following is not None else heappop(ready)[1] if ready else None
     except Exception as e:
-        if node is not None and getattr(node, "where", None) is not None and "recorded at" not in str(e):
-            e.add_note(f"in the backward pass of {node.name()}, recorded at {describe(node.where)}")
+        where = getattr(node, "where", None)
+        if where is not None and describe(where) not in str(e):
+            e.add_note(f"in the backward pass of {node.name()}, recorded at {describe(where)}")
         raise
     finally:
         reset_mode(token)

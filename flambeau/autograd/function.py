@@ -7,14 +7,14 @@ receive, as in PyTorch.
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable
-
+from collections.abc import Callable
+from typing import Any
 
 from ..core.errors import error, here, line_of
 from ..core.modes import full, mode, no_grad
 from ..core.tensor import Tensor, new_tensor
 from . import inplace as ip
-from .node import Freed, FREED, Node, SavedOutput, accumulator, freed_error, next_seq
+from .node import FREED, Freed, Node, SavedOutput, accumulator, freed_error, next_seq
 from .primitive import save_tensor, unpack_tensor, zeros_for
 
 

@@ -8,7 +8,8 @@ two directions 1 and i are combined into the conjugate Wirtinger derivative, as 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -32,15 +33,17 @@ def _differentiable(outputs: Any) -> tuple[Tensor, ...]:
     return tuple([o for o in _tensors(outputs) if o._rg])
 
 
-def numerical_jacobians(fn: Callable[..., Any], inputs: tuple[Any, ...], x: Tensor, eps: float, count: int) -> list[np.ndarray]:
-    """For each differentiable output, (size of x, size of output); complex where either is."""
+def numerical_jacobians(fn: Callable[..., Any], inputs: tuple[Any, ...], x: Tensor, eps: float, which: list[int]) -> list[np.ndarray]:
+    """For each output of ``which``, (size of x, size of output); complex where either is."""
     flat = x._a
+    count = len(which)
     columns: list[list[np.ndarray]] = [[] for _ in range(count)]
 
     def probe() -> list[np.ndarray]:
         with no_grad():
             values = fn(*inputs)
-        return [np.array(o._a, copy=True) for o in _kept(values, count)]
+        outs = _tensors(values)
+        return [np.array(outs[i]._a, copy=True) for i in which]
 
     steps = [eps] if x.dtype.category != COMPLEX else [eps, 1j * eps]
     for index in np.ndindex(*flat.shape):
@@ -59,14 +62,6 @@ def numerical_jacobians(fn: Callable[..., Any], inputs: tuple[Any, ...], x: Tens
             else:
                 columns[o].append(np.stack([partial[0][o], partial[1][o]]))
     return [np.stack(c) if c else np.zeros((0, 0)) for c in columns]
-
-
-_which: list[int] = []
-
-
-def _kept(outputs: Any, count: int) -> tuple[Tensor, ...]:
-    ts = _tensors(outputs)
-    return tuple([ts[i] for i in _which]) if len(_which) == count else ts[:count]
 
 
 def analytical_jacobian(output: Tensor, x: Tensor, create: bool = False) -> tuple[np.ndarray, bool, bool]:
@@ -205,16 +200,16 @@ def _gradcheck(func: Any, args: tuple[Any, ...], eps: float, atol: float, rtol: 
                         "to be able to compute the numerical gradients correctly. You should call .contiguous on the input before passing it to gradcheck.")
     outputs = func(*args)
     all_outputs = _tensors(outputs)
-    _which[:] = [i for i, o in enumerate(all_outputs) if o._rg]
-    outs = [all_outputs[i] for i in _which]
+    which = [i for i, o in enumerate(all_outputs) if o._rg]
+    outs = [all_outputs[i] for i in which]
     if not outs:
-        for i, t in checked:
-            for num in numerical_jacobians(func, args, t, eps, len(all_outputs)):
+        for _, t in checked:
+            for num in numerical_jacobians(func, args, t, eps, list(range(len(all_outputs)))):
                 if not np.allclose(num, 0, atol=atol):
                     raise GradcheckError("Numerical gradient for function expected to be zero")
         return
     for i, t in checked:
-        numerical = numerical_jacobians(func, args, t, eps, len(outs))
+        numerical = numerical_jacobians(func, args, t, eps, which)
         for o, out in enumerate(outs):
             analytical, again, well_formed = analytical_jacobian(out, t)
             if not well_formed:

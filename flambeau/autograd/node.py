@@ -8,8 +8,9 @@ recording; ``where`` the user's line. ``apply(g, wanted)`` returns one gradient 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from itertools import count
-from typing import Any, Callable
+from typing import Any
 
 from ..core.errors import Where, describe, error, here
 from ..core.tensor import Tensor, new_tensor

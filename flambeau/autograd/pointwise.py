@@ -10,7 +10,8 @@ operands a rule's other values are conjugated, which is PyTorch's convention for
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from ..core.errors import error, here, memory_error
 from ..core.modes import full, mode
 from ..core.tensor import Tensor, new_tensor, wrap
 from ..kernels import expr as E
-from ..kernels.diff import diff
 from ..kernels import ufunc
+from ..kernels.diff import diff
 from ..kernels.ufunc import kernel
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
 from .primitive import camel, pack, unpack_tensor

@@ -24,7 +24,8 @@ written with public operators, so that a backward pass that records is different
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 

@@ -7,7 +7,7 @@ https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,7 @@ def of_array(a: np.ndarray) -> dtype:
     return d
 
 
-@lru_cache(maxsize=None)
+@cache
 def promote_types(a: dtype, b: dtype) -> dtype:
     """The smallest dtype, in PyTorch's lattice, to which both can be cast.
 

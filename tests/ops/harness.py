@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+
+from .variants import FAMILIES, difference, outcome, variants
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTS = ("int64", "int32", "uint8", "int8", "int16")
@@ -44,6 +46,7 @@ class Case:
         torch: whether torch is asked; ``node``: False if torch's node has another name.
         layouts: whether transposed, strided and empty inputs are tried.
         distinct: inputs without equal values.
+        skip: variants (see variants.py; patterns as of file names) that it is not tried with, each with the reason.
     """
 
     name: str
@@ -60,11 +63,13 @@ class Case:
     layouts: bool = True
     distinct: bool = True
     tol: float = 1.0
+    skip: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return self.name
 
     def arrays(self, dtype: str, seed: int = 0) -> list[np.ndarray]:
+        """The inputs, the same ones at each call."""
         rng = np.random.default_rng(zlib.crc32(self.name.encode()) + seed)
         if callable(self.shapes):
             made = self.shapes(rng)
@@ -142,7 +147,10 @@ def numpy(t: Any) -> Any:
     return np.asarray(t)
 
 
-def torch_tensor(torch: Any, a: np.ndarray) -> Any:
+def torch_tensor(torch: Any, a: np.ndarray, expanded: bool = False) -> Any:
+    if expanded:  # the same strides of 0
+        small = a[tuple([slice(1 if s == 0 else None) for s in a.strides])]
+        return torch_tensor(torch, small).expand(a.shape)
     if a.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(np.array(a.astype(np.float32))).bfloat16()
     return torch.from_numpy(np.array(a))
@@ -310,6 +318,19 @@ class OperatorTests:
         for relaid in (strided, transposed):
             ts = [wrapped(relaid(a)) for a in arrays]
             close(numpy(case.fn(F, *ts)), want, (1e-12 if dtype == "float64" else TOLERANCE.get(dtype, 0)) * case.tol)
+
+    @pytest.mark.torch
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_variants(self, case: Case, family: str) -> None:
+        """Every dtype; empty, zero-dimensional and expanded inputs: torch's answer, or torch's kind of refusal."""
+        torch = pytest.importorskip("torch")
+        wrong = []
+        for name, arrays in variants(case, family):
+            want = outcome(lambda: case.fn(torch, *[torch_tensor(torch, a, family == "expanded") for a in arrays]))
+            got = outcome(lambda: case.fn(F, *[wrapped(a) if family == "expanded" else tensor(a) for a in arrays]))
+            if text := difference(got, want, case.tol):
+                wrong.append(f"{name}: {text}")
+        assert not wrong, "\n" + "\n".join(wrong)
 
 
 def wrapped(a: np.ndarray) -> Any:

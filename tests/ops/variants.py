@@ -1,0 +1,120 @@
+"""The inputs that every Case is also tried with: each dtype, empty, zero-dimensional, expanded.
+
+A variant is a name and arrays. What comes of it is asked of torch: the same values, shapes and dtypes where torch gives
+an answer, an exception of the same class where it refuses. Without torch the classes, shapes and dtypes that torch
+gave are read from ``recorded.json`` (see tools/record_variants.py).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+DTYPES = (
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128",
+)  # fmt: skip
+#: relative and absolute difference allowed, by dtype of the result
+PRECISION = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 3e-5, "complex64": 3e-5, "float64": 1e-9, "complex128": 1e-9}
+
+
+def dtypes(case: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The inputs in every dtype."""
+    for dtype in DTYPES:
+        yield dtype, case.arrays(dtype)
+
+
+def first_dtype(case: Any) -> str:
+    return "float64" if "float64" in case.dtypes else case.dtypes[0]
+
+
+def empties(case: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """For each size that occurs in the shapes: 0 in its place, everywhere, so that shapes that fitted fit still."""
+    arrays = case.arrays(first_dtype(case))
+    for size in sorted({n for a in arrays for n in a.shape if n}):
+        yield f"empty {size}", [a[tuple([slice(0 if n == size else None) for n in a.shape])] for a in arrays]
+
+
+def numbers(case: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Every input without dimensions, and each one alone."""
+    arrays = case.arrays(first_dtype(case))
+    small = [a.reshape(-1)[:1].reshape(()) if a.size else a for a in arrays]
+    if any(a.ndim for a in arrays):
+        yield "0-d", small
+        if len(arrays) > 1:
+            for i, a in enumerate(arrays):
+                if a.ndim:
+                    yield f"0-d {i}", [*arrays[:i], small[i], *arrays[i + 1 :]]
+
+
+def expanded(case: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The first row, or column, of every input in place of all: stride 0 along that axis."""
+    arrays = case.arrays(first_dtype(case))
+    for name, axis in (("expanded rows", 0), ("expanded columns", -1)):
+        if not any(a.ndim and a.shape[axis] > 1 for a in arrays):
+            continue
+        made = []
+        for a in arrays:
+            if a.ndim and a.size:
+                row = a[:1] if axis == 0 else a[..., :1]
+                a = np.broadcast_to(row, a.shape)
+            made.append(a)
+        yield name, made
+
+
+FAMILIES: dict[str, Callable[[Any], Iterator[tuple[str, list[np.ndarray]]]]] = {
+    "dtypes": dtypes, "empty": empties, "0-d": numbers, "expanded": expanded,
+}  # fmt: skip
+
+
+def variants(case: Any, family: str) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Those of a family that the case doesn't opt out of."""
+    for name, arrays in FAMILIES[family](case):
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in case.skip):
+            yield name, arrays
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What a call gives: its result, or the exception."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            return call()
+        except Exception as e:
+            return e
+
+
+def described(r: Any) -> str:
+    """A result in a few words: dtypes and shapes, or the class of the exception."""
+    from .harness import flat
+
+    if isinstance(r, Exception):
+        return type(r).__name__
+    return " ".join(
+        f"{str(t.dtype).removeprefix('torch.').removeprefix('flambeau.')}{list(t.shape)}".replace(" ", "") if hasattr(t, "dtype") else type(t).__name__
+        for t in flat(r)
+    )
+
+
+def difference(got: Any, want: Any, tol: float) -> str:
+    """How flambeau's outcome is not torch's; '' if it is."""
+    from .harness import flat, numpy
+
+    g, w = described(got), described(want)
+    if g != w:
+        more = "".join(f" ({str(r).splitlines()[0][:150] if str(r) else ''})" for r in (got, want) if isinstance(r, Exception))
+        return f"{g}, torch gives {w}{more}"
+    if isinstance(got, Exception):
+        return ""
+    for x, y in zip(flat(numpy(got)), flat(numpy(want))):
+        x, y = np.asarray(x), np.asarray(y)
+        if not x.size:
+            continue
+        allowed = PRECISION.get(str(x.dtype), 0) * tol
+        wide = np.complex128 if x.dtype.kind == "c" else np.float64 if x.dtype.kind in "fV" else x.dtype
+        if not np.allclose(x.astype(wide), y.astype(wide), rtol=allowed, atol=allowed, equal_nan=True):
+            return f"{x.reshape(-1)[:6].tolist()}, torch gives {y.reshape(-1)[:6].tolist()}"
+    return ""
