@@ -32,6 +32,7 @@ from .core.dtypes import (
     set_default_dtype,
     uint8,
 )
+from .core.errors import name_memory_errors as _name_memory_errors
 from .core.modes import (
     enable_grad,
     inference_mode,
@@ -58,6 +59,7 @@ from .version import __version__ as _version
 from .version import torch_version as _torch_version
 
 _keep_freed_memory()
+_name_memory_errors()
 _run_less_often()
 globals().update(_dtypes.ALIASES)
 bool = _dtypes.bool_
@@ -125,7 +127,7 @@ def is_storage(obj: Any) -> Any:
 def typename(obj: Any) -> str:
     """The name of a value's type, as ``torch.FloatTensor`` for tensors."""
     if isinstance(obj, Tensor):
-        return obj.type()  # type: ignore[attr-defined]
+        return obj.type()
     t = obj if isinstance(obj, type) else type(obj)
     return f"{t.__module__}.{t.__qualname__}" if t.__module__ not in ("builtins", "") else t.__qualname__
 

@@ -17,9 +17,12 @@ from ..core.dtypes import FLOAT
 from ..core.errors import describe, error
 from ..core.modes import mode, reset_mode, set_mode, with_grad
 from ..core.tensor import Tensor, new_tensor
+from ..kernels import expr as E
+from ..kernels.ufunc import LARGE, kernel
 from .node import AccumulateGrad, Node, accumulator
 
 _add = np.add
+_add_many = kernel(E.var("a") + E.var("b"), ("a", "b"), "accumulate")  # np.add knows no threads
 _getrefcount = sys.getrefcount
 ndarray = np.ndarray
 
@@ -49,6 +52,9 @@ def run(
     waits = count_waits(roots, wanted)
     buffers: dict[Node, Any] = {}
     owned: set[Node] = set()  # nodes whose buffer is a sum that we made, free to be added to
+    node: Any
+    g: Any
+    outs: Any
     for node, nr, g in roots:
         feed(buffers, owned, node, nr, g, create)
     ready: list[tuple[int, Node]] = []
@@ -56,7 +62,7 @@ def run(
         if not waits.get(node):
             heappush(ready, (-node.seq, node))
     token = set_mode(with_grad(create))
-    node: Any = None
+    node = None
     try:
         node = heappop(ready)[1] if ready else None
         while node is not None:
@@ -77,7 +83,7 @@ def run(
                 node = heappop(ready)[1] if ready else None
                 continue
             if wanted is not None and node not in wanted[1]:
-                outs: tuple[Any, ...] = ()
+                outs = ()
             elif g is None and not node_takes_none(node):
                 outs = (None,) * len(node.next)
             else:
@@ -110,7 +116,7 @@ def run(
                         heappush(ready, (-following.seq, following))
                         following = None
                     heappush(ready, (-n.seq, n))
-            gi = outs = None  # type: ignore[assignment]
+            gi = outs = None
             node = following if following is not None else heappop(ready)[1] if ready else None
     except Exception as e:
         where = getattr(node, "where", None)
@@ -193,9 +199,12 @@ def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any
         buffers[node] = old + g
     elif node in owned:
         a = old._a
-        _add(a, g._a, a)
+        if a.size < LARGE:
+            _add(a, g._a, a)
+        else:
+            _add_many(a, g._a, out=a)
     else:
-        r = _add(old._a, g._a)
+        r = (_add if g._a.size < LARGE else _add_many)(old._a, g._a)
         t = new_tensor(Tensor)
         t._a = r if r.__class__ is ndarray else np.asarray(r)
         t._grad_fn = None
@@ -216,7 +225,13 @@ def _references_when_alone() -> int:
 
 
 _ALONE = _references_when_alone()
-_ARRAY_ALONE = (lambda t: (setattr(t, "_a", np.empty(1)), _getrefcount(t._a))[1])(new_tensor(Tensor))
+def _array_references_when_alone() -> int:
+    t = new_tensor(Tensor)
+    t._a = np.empty(1)
+    return _getrefcount(t._a)
+
+
+_ARRAY_ALONE = _array_references_when_alone()
 
 
 def accumulate_grad(node: AccumulateGrad, g: Tensor, create: bool) -> None:
@@ -246,7 +261,10 @@ def accumulate_grad(node: AccumulateGrad, g: Tensor, create: bool) -> None:
     else:
         if old._grad_fn is not None:  # left by a pass with create_graph: PyTorch changes it in place too
             old = t._grad = old._detached()
-        _add(old._a, g._a, old._a)
+        if g._a.size < LARGE or g._a.dtype is not old._a.dtype:
+            _add(old._a, g._a, old._a)
+        else:
+            _add_many(old._a, g._a, out=old._a)
         if old._vc is not None:
             old._vc[0] += 1
         else:
@@ -291,8 +309,8 @@ def run_prehooks(hooks: dict[int, Any], g: Any, n_outputs: int) -> Any:
         else:
             r = fn((g,) if n_outputs == 1 else tuple(g))
             if r is not None:
-                r = r if isinstance(r, tuple) else (r,)
-                g = r[0] if n_outputs == 1 else list(r)
+                given = r if isinstance(r, tuple) else (r,)
+                g = given[0] if n_outputs == 1 else list(given)
     return g
 
 
@@ -363,7 +381,7 @@ def root_gradients(tensors: tuple[Tensor, ...], grads: tuple[Any, ...], create: 
                     f"dtype: grad_output[{i}] has a dtype of {g.dtype} and output[{i}] has a dtype of {t.dtype}.",
                 )
             if g._a.dtype != t._a.dtype:
-                g = g.to(t.dtype)  # type: ignore[attr-defined]
+                g = g.to(t.dtype)
             elif not create and g._rg:
                 g = g._detached()
         fn = t._grad_fn
@@ -465,6 +483,8 @@ def grad(
     if allow_unused is None:
         allow_unused = materialize_grads
     ts, ins = as_tuple(outputs), as_tuple(inputs)
+    if not ins:
+        raise error(RuntimeError, "`inputs` argument to `grad()` cannot be empty.")
     gs = (None,) * len(ts) if grad_outputs is None else as_tuple(grad_outputs)
     if len(gs) != len(ts):
         raise error(RuntimeError, f"got {len(ts)} tensors and {len(gs)} gradients")
@@ -486,9 +506,9 @@ def grad(
             elif not allow_unused:
                 raise error(
                     RuntimeError,
-                    "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
-                    "this is the desired behavior.",
-                    hint=f"It is input {i}, of shape {list(t._a.shape)}.",
+                    f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set allow_unused=True "
+                    "if this is the desired behavior.",
+                    hint=f"Its shape is {list(t._a.shape)}.",
                 )
         out.append(g)
     return tuple(out)
@@ -535,9 +555,9 @@ def retain_grad(t: Tensor) -> None:
         target = ref()
         if target is not None:
             if target._grad is None:
-                target._grad = g if g._rg else g.clone()  # type: ignore[attr-defined]
+                target._grad = g if g._rg else g.clone()
             else:
-                target._grad = target._grad + g  # type: ignore[operator]
+                target._grad = target._grad + g
 
     register_tensor_hook(t, keep_it)
     # the flag and the weak reference die with the tensor; the hook stays with the node
@@ -550,8 +570,8 @@ def tensor_backward(
     backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
 
-Tensor.backward = tensor_backward  # type: ignore[attr-defined]
-Tensor.register_hook = register_tensor_hook  # type: ignore[attr-defined]
-Tensor.register_post_accumulate_grad_hook = register_post_accumulate_grad_hook  # type: ignore[attr-defined]
-Tensor.retain_grad = retain_grad  # type: ignore[attr-defined]
-Tensor.retains_grad = property(lambda self: self._retains)  # type: ignore[attr-defined]
+Tensor.backward = tensor_backward
+Tensor.register_hook = register_tensor_hook
+Tensor.register_post_accumulate_grad_hook = register_post_accumulate_grad_hook
+Tensor.retain_grad = retain_grad
+Tensor.retains_grad = property(lambda self: self._retains)

@@ -60,6 +60,9 @@ class FunctionNode(Node, FunctionCtx):
     non_differentiable: tuple[Any, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
     n_outputs = 1
+    meta: list[Any]  # shape and dtype of each output that is a tensor
+    given: Any  # the outputs whose gradients backward takes
+    inputs: list[Any]  # shape and dtype of each argument that is a tensor
 
     def __init__(self) -> None:
         self.next, self.nrs, self.saved, self.extra, self.where = (), None, (), None, None
@@ -79,7 +82,7 @@ class FunctionNode(Node, FunctionCtx):
         if self.saved:
             self.saved = FREED
 
-    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:  # type: ignore[override]
+    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
         grads = g if self.n_outputs != 1 else [g]
         if grads is None:
             grads = [None] * self.n_outputs
@@ -101,7 +104,7 @@ class FunctionNode(Node, FunctionCtx):
             grads = grads[:n]
         if len(grads) != n:
             raise error(RuntimeError, f"function {name} returned an incorrect number of gradients (expected {n}, got {len(grads)})", hint=at.strip())
-        out = []
+        out: list[Any] = []
         for i, (x, meta) in enumerate(zip(grads, self.inputs)):
             if meta is None:
                 if x is not None:
@@ -116,10 +119,10 @@ class FunctionNode(Node, FunctionCtx):
             if x._a.shape != shape:
                 if not expandable(shape, x._a.shape):
                     raise error(RuntimeError, f"Function {name} returned an invalid gradient at index {i} - got {list(x._a.shape)} but expected shape compatible with {list(shape)}", hint=at.strip())
-                x = x.sum_to_size(shape)  # type: ignore[attr-defined]
+                x = x.sum_to_size(shape)
             if x._a.dtype != d.np:
                 if x._a.dtype.kind == "c" and d.np.kind != "c":
-                    x = x.real  # type: ignore[attr-defined]
+                    x = x.real
                 x = x.to(d)
             out.append(x)
         return tuple(out)
@@ -205,7 +208,7 @@ class Function(metaclass=FunctionMeta):
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` on the arguments and record the call."""
-        ctx = cls._backward_cls()  # type: ignore[attr-defined]
+        ctx = cls._backward_cls()
         ctx.where = here()
         ctx.needs_input_grad = tuple([isinstance(a, Tensor) and a._rg for a in args])
         m = mode()

@@ -37,10 +37,10 @@ class save_on_cpu(saved_tensors_hooks):
     """Keep saved tensors in CPU memory; where they are there already, as copies."""
 
     def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
-        super().__init__(lambda t: t.clone(), lambda t: t)  # type: ignore[attr-defined]
+        super().__init__(lambda t: t.clone(), lambda t: t)
 
 
-class GradientEdge(tuple):  # type: ignore[type-arg]
+class GradientEdge(tuple):
     """(node, output number): a place in the graph that a gradient can be asked for at."""
 
     def __new__(cls, node: Node, output_nr: int = 0, ownership_token: Any = None) -> GradientEdge:

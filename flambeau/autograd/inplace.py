@@ -14,11 +14,11 @@ import numpy as np
 from ..core.errors import error, here
 from ..core.modes import mode
 from ..core.tensor import Tensor, address, new_tensor
-from .node import Node, accumulator, next_seq, note_change
+from .node import Node, accumulator, next_seq, note_change, operation
 from .primitive import primitive
 
 
-def check_writable(t: Tensor) -> None:
+def check_writable(t: Tensor, through_view: bool = False) -> None:
     """Refuse, in PyTorch's words, what may not be changed in place."""
     m = mode()
     if (m is True or m is not False and m.grad) and (t._rg or t._base is not None):
@@ -26,7 +26,8 @@ def check_writable(t: Tensor) -> None:
         if t._rg and t._grad_fn is None:
             raise error(
                 RuntimeError,
-                "a leaf Variable that requires grad is being used in an in-place operation.",
+                ("a view of " if through_view else "")
+                + "a leaf Variable that requires grad is being used in an in-place operation.",
                 hint="Change it inside `with torch.no_grad():`, or change a copy: x = x.clone().",
             )
         if base is not None:
@@ -40,7 +41,7 @@ def check_writable(t: Tensor) -> None:
             if kind == "multi" and (t._rg or base._rg):
                 raise error(
                     RuntimeError,
-                    f"Output {t._nr} of {t._grad_fn.name() if t._grad_fn else 'a multi-output view'} is a view and is being "
+                    f"Output {t._nr} of {operation(t._grad_fn) if t._grad_fn else 'a multi-output view'} is a view and is being "
                     "modified inplace. This view is the output of a function that returns multiple views. Such functions do "
                     "not allow the output views to be modified inplace. You should replace the inplace operation by an "
                     "out-of-place one.",
@@ -198,6 +199,7 @@ class AsStridedBackward0(Node):
     """History of a view that was renewed after an in-place change of its base."""
 
     __slots__ = ("window",)
+    window: Window
 
     def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
         return (from_window(g, self.window),)
@@ -215,14 +217,22 @@ def view_history(base: Tensor, v: Tensor) -> Node:
 
 
 # Linear maps of gradients by a window, each other's transposes.
-@primitive("into_window", node="AsStridedBackward0", vjp={"x": lambda g, window: from_window(g, window)})
-def into_window(x: Any, /, window: Window) -> np.ndarray:
+def _out_of(g: Tensor, window: Window) -> Any:
+    return from_window(g, window)
+
+
+def _erased(g: Tensor, window: Window) -> Any:
+    return erase_window(g, window)
+
+
+@primitive("into_window", node="AsStridedBackward0", vjp={"x": _out_of})
+def into_window(x: Any, /, window: Window) -> Any:
     """The window's part of a base."""
     return window.of(window.fresh(x)).copy()
 
 
 @primitive("from_window", node="AsStridedBackwardBackward0", vjp={"x": lambda g, window: into_window(g, window)})
-def from_window(x: Any, /, window: Window) -> np.ndarray:
+def from_window(x: Any, /, window: Window) -> Any:
     """A base of zeros around the window's part; what lies on one element is summed."""
     base = as_base(window.base_shape, window.base_strides, x.dtype)
     part = window.of(base)
@@ -234,8 +244,8 @@ def from_window(x: Any, /, window: Window) -> np.ndarray:
     return base
 
 
-@primitive("erase_window", node="CopySlicesBackward", vjp={"x": lambda g, window: erase_window(g, window)})
-def erase_window(x: Any, /, window: Window) -> np.ndarray:
+@primitive("erase_window", node="CopySlicesBackward", vjp={"x": _erased})
+def erase_window(x: Any, /, window: Window) -> Any:
     """A base with zeros in the window."""
     base = window.fresh(x)
     window.of(base)[...] = 0

@@ -150,6 +150,11 @@ def edges(tensors: Any) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
     return tuple(nodes), None if nrs is None else tuple(nrs)
 
 
+def operation(node: Node) -> str:
+    """The operator's name in PyTorch's messages: ``Exp`` for ``ExpBackward0``."""
+    return node.name().removesuffix("0").removesuffix("Backward")
+
+
 # ---- saved tensors ------------------------------------------------------------------------------------------------
 def freed_error(node: Node) -> BaseException:
     return error(
@@ -169,7 +174,7 @@ def version_error(node: Node, t: Tensor, saved: int, vc: list[int]) -> BaseExcep
         RuntimeError,
         "one of the variables needed for gradient computation has been modified by an inplace operation: "
         f"[torch.{kind} {list(t._a.shape)}]"
-        + (f", which is output {t._nr} of {t._grad_fn.name()}," if t._grad_fn is not None else "")
+        + (f", which is output {t._nr} of {operation(t._grad_fn)}," if t._grad_fn is not None else "")
         + f" is at version {vc[0]}; expected version {saved} instead.",
         hint=f"It was saved for {node.name()} at {describe(node.where)}"
         + (f"\n  and changed in place at {describe(changed)}" if changed else "")
@@ -181,11 +186,11 @@ def note_change(t: Tensor) -> None:
     """Count an in-place change, and remember where in the user's program it was made."""
     vc = t._vc
     if vc is None:
-        vc = t._vc = [0, None]
+        vc = t._vc = [0]
     vc[0] += 1
     if len(vc) == 1:
-        vc.append(None)  # type: ignore[arg-type]
-    vc[1] = here()  # type: ignore[call-overload]
+        vc.append(None)
+    vc[1] = here()
 
 
 def last_change(vc: Any) -> Where | None:

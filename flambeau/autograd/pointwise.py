@@ -29,7 +29,7 @@ from .primitive import camel, pack, unpack_tensor
 
 ndarray = np.ndarray
 asarray = np.asarray
-new_node = object.__new__
+new_node: Callable[[type], Any] = object.__new__
 LARGE = ufunc.LARGE  # elements from which the threaded kernel beats the quick one
 
 POINTWISE: dict[str, Pointwise] = {}
@@ -77,10 +77,10 @@ class PointwiseNode(Node):
                 rule, slots = rules[1]
                 gy = g if rule is None else rule(g, values[slots]) if slots.__class__ is int else rule(*[g if s < 0 else values[s] for s in slots])
             return gx, gy
-        out = []
+        out: list[Any] = []
         i = 0
         for n in nodes:
-            if n is None or wanted is not None and n not in wanted or rules[i] is None:
+            if n is None or wanted is not None and n not in wanted:
                 out.append(None)
             else:
                 rule, slots = rules[i]
@@ -122,17 +122,22 @@ def fit(g: Tensor, fix: tuple[Any, Any]) -> Tensor:
     shape, d = fix
     if d is not None:
         if d.category < COMPLEX and g._a.dtype.kind == "c":
-            g = g.real  # type: ignore[attr-defined]
+            g = g.real
         if g.dtype is not d:
-            g = g.to(d)  # type: ignore[attr-defined]
-    return g if shape is None or g._a.shape == shape else g.sum_to_size(shape)  # type: ignore[attr-defined]
+            g = g.to(d)
+    return g if shape is None or g._a.shape == shape else g.sum_to_size(shape)
+
+
+def zeros_like(g: Tensor) -> Tensor:
+    return wrap(np.zeros(g._a.shape, g._a.dtype))
 
 
 class Plan:
     """For one choice of operands that require grad: what to save, and each one's rule.
 
     A rule is (operator, slots): its operands are ``g`` (slot -1), the saved operands (their position) and the output
-    (the last position); one int stands for ``(g, that slot)``. (None, ()) passes ``g`` on; None gives no gradient.
+    (the last position); one int stands for ``(g, that slot)``. (None, ()) passes ``g`` on. A derivative that is zero
+    everywhere gives zeros, as PyTorch's do.
     """
 
     __slots__ = ("keep", "keep_out", "rules", "tensors")
@@ -145,10 +150,10 @@ class Plan:
         slot = {a: i for i, a in enumerate((*op.args, "out"))}
         slot["g"] = -1
         self.rules: list[Any] = []
-        for d in derivs:
+        for d, needed in zip(derivs, needs):
             slots: Any = () if d is None else tuple([slot[a] for a in d.args])
             if d is None:
-                self.rules.append(None)
+                self.rules.append((zeros_like, (-1,)) if needed else None)
             elif d.expr is _G:
                 self.rules.append((None, ()))
             else:
@@ -171,7 +176,7 @@ class Pointwise:
         grad: dict[str, Any] | None,
         promote: str,
         differentiable: bool,
-        refuse: dict[int, str],
+        refuse: dict[Any, str],
         bools: tuple[str, ...],
         check: Callable[[tuple[Any, ...]], None] | None = None,
     ) -> None:
@@ -204,10 +209,14 @@ class Pointwise:
                 self._kernel = kernel(self.expr, self.args, self.name)
             pair = (self._kernel.small(np_dtype), self._kernel.large(np_dtype))
             checked = self.check is not None and FROM_NP[np_dtype].category < FLOAT
-            if not self.refuse.get(FROM_NP[np_dtype].category) and not self.bools and not checked:
+            if not self.refusal(FROM_NP[np_dtype]) and not self.bools and not checked:
                 if self.promote == "default" or FROM_NP[np_dtype].category >= FLOAT:
                     self.table[np_dtype] = pair
         return pair
+
+    def refusal(self, rt: dtype) -> str | None:
+        """Why operands of this promoted dtype are refused; None if they aren't."""
+        return self.refuse and (self.refuse.get(rt) or self.refuse.get(rt.category)) or None
 
     def derivative(self, i: int, conj: bool) -> Renamed | None:
         """The operator that turns ``g`` into the gradient of operand ``i``; None if that is zero everywhere."""
@@ -315,9 +324,9 @@ class Pointwise:
         if self.check is not None:
             self.check(xs)
         rt = dtypes.result_type(dims, zeros, numbers)
-        why = self.refuse.get(rt.category)
+        why = self.refusal(dtypes.result_type(dims, zeros, []) if numbers and self.refuse.__class__ is OfTensors else rt)
         if why:
-            kind = NotImplementedError if "not implemented for" in why else RuntimeError
+            kind = NotImplementedError if any([phrase in why for phrase in _NOT_IMPLEMENTED]) else RuntimeError
             raise error(kind, why.format(name=self.name, dtype=dtypes.SCALAR_NAMES[rt]))
         return PROMOTE[self.promote](rt)
 
@@ -328,6 +337,8 @@ class Pointwise:
         """The operator, written into its first operand."""
         from . import inplace
 
+        if not isinstance(x, Tensor):
+            raise error(TypeError, f"{self.name}_(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
         xs = (x, *others)
         ct = self.compute_dtype(xs)
         rt = self.result_dtype(ct)
@@ -461,7 +472,7 @@ def record(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> None:
 
 
 def record_node(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> PointwiseNode:
-    nodes = []
+    nodes: list[Any] = []
     needs = []
     nrs = None
     fix: Any = None
@@ -504,7 +515,7 @@ def record_node(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> PointwiseNod
 
 def save(node: PointwiseNode, plan: Plan, xs: tuple[Any, ...], out: Tensor) -> tuple[Any, ...]:
     """The operands that the rules need, None in place of the others, and the output if it is needed."""
-    saved = [None] * len(xs)
+    saved: list[Any] = [None] * len(xs)
     plain = not plan.keep_out
     for k in plan.keep:
         x = saved[k] = xs[k]
@@ -533,7 +544,7 @@ def unary(op: Pointwise) -> Callable[..., Tensor]:
         try:
             a = x._a
         except AttributeError:
-            return op.general((x,))
+            raise error(TypeError, f"{op.name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}") from None
         pair = table.get(a.dtype)
         if pair is None:
             return op.general((x,))
@@ -645,7 +656,7 @@ def pointwise(
     grad: dict[str, Any] | None = None,
     promote: str = "default",
     differentiable: bool = True,
-    refuse: dict[int, str] | None = None,
+    refuse: dict[Any, str] | None = None,
     bools: str = "",
     check: Callable[[tuple[Any, ...]], None] | None = None,
 ) -> Pointwise:
@@ -655,7 +666,7 @@ def pointwise(
         expr: of the variables named in ``args``.
         grad: forms of the derivative in ``g``, the operands and ``out`` that are better than the symbolic one.
         promote: "float" if integers give the default floating dtype.
-        refuse: category of dtype -> message of the RuntimeError for it.
+        refuse: dtype, or category of dtypes -> message of the error for it; {name} and {dtype} are filled in.
         bools: names of operands that are masks and take no part in promotion.
         check: called with the operands before integers and truth values, or mixed dtypes, are computed; raises.
     """
@@ -671,3 +682,20 @@ def pointwise(
 
 NO_BOOL = {BOOL: '"{name}" not implemented for \'{dtype}\''}
 NO_COMPLEX = {COMPLEX: '"{name}" not implemented for \'{dtype}\''}
+
+
+_NOT_IMPLEMENTED = ("not implemented for '", "not supported for complex types", "not intended to support", "signbit is not implemented")
+
+
+class OfTensors(dict[Any, str]):
+    """What is refused by the tensors' dtype alone, whatever Python numbers stand beside them."""
+
+
+def without(kernel: str, *kinds: Any) -> OfTensors:
+    """``refuse`` for dtypes, or categories of them; ``kernel`` is PyTorch's word for the operator."""
+    return OfTensors(dict.fromkeys(kinds, f'"{kernel}" not implemented for \'{{dtype}}\''))
+
+
+def only_floats(kernel: str) -> OfTensors:
+    """``refuse`` for an operator that takes floating dtypes alone."""
+    return without(kernel, BOOL, INT, COMPLEX)

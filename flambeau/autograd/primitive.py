@@ -72,7 +72,7 @@ class PrimitiveNode(Node):
                 values[plan.needs_slot] = needs
             grads = op.joint(*[values[i] for i in plan.joint])  # type: ignore[misc]
             return grads if grads.__class__ is tuple else (grads,)
-        out = []
+        out: list[Any] = []
         for n, rule, slots in zip(self.next, plan.rules, plan.slots):
             if n is None or rule is None or wanted is not None and n not in wanted:
                 out.append(None)
@@ -245,7 +245,7 @@ class Primitive:
                 return
         elif all([o._a.dtype.kind in "biu" for o in outs]):  # type: ignore[union-attr]
             return
-        nodes = []
+        nodes: list[Any] = []
         nrs = None
         i = 0
         for t in tensors:
@@ -284,7 +284,7 @@ class Primitive:
         node.saved = save(plan, args, outs, aux, mode()) if plan.kinds else ()  # type: ignore[arg-type]
 
 
-new_node = object.__new__
+new_node: Callable[[type], Any] = object.__new__
 
 
 def multi(cls: type, n: int) -> type:
@@ -348,6 +348,11 @@ class Packed:
     """A saved tensor in the hands of ``saved_tensors_hooks``."""
 
     __slots__ = ("value", "unpack", "node", "nr", "rg")
+    value: Any
+    unpack: Any
+    node: Node | None
+    nr: int
+    rg: bool
 
 
 def save_tensor(t: Tensor, m: Any) -> Any:

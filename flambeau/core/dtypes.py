@@ -75,7 +75,7 @@ class _BFloat16(dtype):
 
         self.np = np.dtype(ml_dtypes.bfloat16)
         FROM_NP[self.np] = self
-        self.__class__ = dtype
+        object.__setattr__(self, "__class__", dtype)
         return self.np
 
 
@@ -142,7 +142,7 @@ C_NAMES = {
     int8: "signed char",
     int16: "short",
     int32: "int",
-    int64: "long",
+    int64: "long int",
     float16: "c10::Half",
     bfloat16: "c10::BFloat16",
     float32: "float",

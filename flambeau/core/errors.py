@@ -11,6 +11,8 @@ import sys
 from types import CodeType, FrameType
 from typing import Any
 
+from ..kernels.memory import allocation_message, requested
+
 Where = tuple[CodeType, int]
 
 _getframe = sys._getframe
@@ -58,12 +60,34 @@ def describe(where: Where | None) -> str:
     return f"{place}: {text}" if text else place
 
 
+def running_module() -> str | None:
+    """``encoder.layers.0 (Linear)``: the module whose forward is running, under its name in the outermost one.
+
+    Read off the stack when an error is made, so that calling a module costs nothing for it.
+    """
+    calls: list[Any] = []
+    f: FrameType | None = _getframe(1)
+    while f is not None:
+        if f.f_code.co_name == "_call_impl" and f.f_globals.get("__name__") == "flambeau.nn.modules.module":
+            calls.append(f.f_locals["self"])
+        f = f.f_back
+    if not calls:
+        return None
+    inner, outer = calls[0], calls[-1]
+    kind = type(inner).__name__
+    name = next((name for name, m in outer.named_modules() if m is inner), "")
+    return f"{name} ({kind})" if name else kind
+
+
 def error(cls: type[BaseException], phrase: str, hint: str | None = None, **attrs: Any) -> BaseException:
     """An exception of ``cls``: PyTorch's phrase, the user's line, the hint."""
     text = phrase
     f = user_frame(2)
     if f is not None:
         text += f"\n  at {describe((f.f_code, f.f_lasti))}"
+    module = running_module()
+    if module is not None:
+        text += f"\n  in module {module}"
     if hint:
         text += f"\n  {hint}"
     e = cls(text)
@@ -72,11 +96,41 @@ def error(cls: type[BaseException], phrase: str, hint: str | None = None, **attr
     return e
 
 
+
 def memory_error(problem: MemoryError) -> BaseException:
     """PyTorch's RuntimeError for memory that NumPy couldn't have, naming the bytes."""
-    from ..kernels.memory import allocation_message, requested
-
     nbytes = requested(problem)
     if nbytes is None:
-        return error(RuntimeError, f"DefaultCPUAllocator: can't allocate memory: {problem}".rstrip(": "))
+        return error(RuntimeError, f"DefaultCPUAllocator: can't allocate memory {problem}".rstrip())
     return error(RuntimeError, allocation_message(nbytes))
+
+
+
+def name_memory_errors() -> bool:
+    """Let every MemoryError that NumPy raises be PyTorch's RuntimeError too; False where that can't be.
+
+    Operators turn what their kernels raise into ``memory_error``. This is for all the rest, wherever an array is
+    made: in a rule, an optimiser, a user's own Function. What NumPy raises stays a MemoryError and says what it said;
+    PyTorch's words and the user's line come before it. NumPy keeps its class in C, so it is changed, not replaced.
+    """
+    from numpy._core import _exceptions as numpy_exceptions
+
+    cls = getattr(numpy_exceptions, "_ArrayMemoryError", None)
+    if cls is None or issubclass(cls, RuntimeError):
+        return cls is not None
+    try:
+        cls.__bases__ = (*cls.__bases__, RuntimeError)
+    except TypeError:  # an interpreter that lays the two out differently
+        return False
+    numpys_words = cls.__str__
+
+    def __str__(self: Any) -> str:
+        where, tb = None, self.__traceback__
+        while tb is not None:
+            if not tb.tb_frame.f_globals.get("__name__", "").startswith("flambeau."):
+                where = tb.tb_frame.f_code, tb.tb_lasti
+            tb = tb.tb_next
+        return f"{allocation_message(requested(self) or 0)}\n  at {describe(where)}\n  {numpys_words(self)}"
+
+    cls.__str__ = __str__
+    return True

@@ -77,7 +77,8 @@ class _ModeContext:
 
     def __call__(self, fn: F) -> F:
         if inspect.isclass(fn):
-            fn.__init__ = self(fn.__init__)  # type: ignore[misc]
+            cls: Any = fn
+            cls.__init__ = self(cls.__init__)
             return fn
         if inspect.isgeneratorfunction(fn):
             return self._wrap_generator(fn)
@@ -172,6 +173,8 @@ class inference_mode(_ModeContext):
 
     flambeau runs it as ``no_grad``: what it makes may be used in a graph later, where PyTorch would refuse.
     """
+
+    mode: bool
 
     def __new__(cls, mode: Any = True) -> Any:
         if isinstance(mode, bool):

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 
-class Size(tuple):  # type: ignore[type-arg]
+class Size(tuple):
     """The shape of a tensor.
 
     >>> Size([2, 3]).numel()

@@ -58,7 +58,7 @@ class Tensor(metaclass=TensorMeta):
     _grad_fn: Any
     _rg: bool
     _nr: int = 0
-    _vc: list[int] | None = None
+    _vc: list[Any] | None = None  # the count and, after an in-place change, where it was made
     _base: Tensor | None = None
     _view_kind: str | None = None  # "multi" (split, unbind, ...), "no_grad": views that in-place changes must refuse
     _views: list[Any] | None = None
@@ -436,12 +436,15 @@ def check_grad_assignment(t: Tensor, g: Any) -> None:
             RuntimeError,
             f"attempting to assign a gradient with dtype '{dtypes.C_NAMES[g.dtype]}' to a tensor with grad_dtype "
             f"'{dtypes.SCALAR_NAMES[t.dtype]}'. The gradient must match the tensor's grad_dtype (defaults to the "
-            "tensor's dtype). You can set the tensor's grad_dtype attribute with a specific dtype, or None to allow any dtype.",
+            "tensor's dtype). You can set the tensor's grad_dtype attribute with a specific dtype, or None to allow any dtype. Set "
+            "grad_dtype with caution. Diverging the dtypes of a tensor and its gradient may break downstream systems that "
+            "assume they match.",
         )
     if g._a.shape != t._a.shape:
         raise error(
             RuntimeError,
-            f"assigned grad has data of a different size: the tensor has {list(t._a.shape)}, the gradient {list(g._a.shape)}",
+            f"attempting to assign a gradient of size '{list(g._a.shape)}' to a tensor of size '{list(t._a.shape)}'. Please "
+            "ensure that the gradient and the tensor are the same size",
         )
 
 

@@ -140,7 +140,7 @@ def _lengthen(views: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
 def driver(ufunc: Callable, address: int, dtypes: Sequence[np.dtype], inputs: int) -> Callable:
     """`ufunc`, whose inner loop is at `address`, with threads for any broadcasting of large arrays."""
     outputs = len(dtypes) - inputs
-    flags = [["readonly"]] * inputs + [["writeonly", "allocate", "no_broadcast"]] * outputs
+    flags: list[Any] = [["readonly"]] * inputs + [["writeonly", "allocate", "no_broadcast"]] * outputs
     parallel, serial = ctypes.addressof(threads.CONFIG), ctypes.addressof(threads.SERIAL)
 
     def plain(arrays: Sequence[Any], out: Any) -> Any:
@@ -161,7 +161,8 @@ def driver(ufunc: Callable, address: int, dtypes: Sequence[np.dtype], inputs: in
             if o is not None and any(a is not o and np.may_share_memory(a, o) for a in (*operands, *outs)):
                 return plain(arrays, out)
         with np.nditer((*operands, *outs), ["external_loop", "zerosize_ok"], flags, list(dtypes), order="K") as walk:
-            views, results = walk.itviews, walk.operands[inputs:]
+            views: Sequence[np.ndarray] = walk.itviews
+            results = walk.operands[inputs:]
         shape = views[0].shape
         if shape and prod(shape):
             views = _lengthen(views)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 from weakref import WeakValueDictionary
 
 Number = bool | int | float
@@ -44,7 +45,7 @@ class Expr:
 
     op: str
     args: tuple[Expr, ...]
-    value: str | Number | None
+    value: Any  # str, a Python number or None
     dtype: str | None  # of a variable with a dtype of its own; "bool" for truth values; None: the kernel's dtype
 
     def __repr__(self) -> str:
@@ -154,6 +155,7 @@ def is_bool(e: Expr) -> bool:
 def apply(op: str, *args: Operand) -> Expr:
     """The node `op(*args)`, as it stands: no simplification."""
     nodes = tuple(map(const, args))
+    dtype: str | None
     if op in PREDICATES:
         dtype = "bool"
     elif op == "where":
@@ -250,8 +252,8 @@ _POWERS: dict[float, Callable[[Expr], Expr]] = {
     2: lambda x: x * x,
     3: lambda x: x * x * x,
     4: lambda x: (x * x) * (x * x),
-    0.5: lambda x: sqrt(x),
-    -0.5: lambda x: rsqrt(x),
+    0.5: lambda x: apply("sqrt", x),
+    -0.5: lambda x: apply("rsqrt", x),
     -1: lambda x: 1 / x,
     -2: lambda x: 1 / (x * x),
 }
@@ -371,7 +373,7 @@ def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
     return _BUILD.get(node.op, lambda *a: apply(node.op, *a))(*args)
 
 
-_BUILD = {"add": add, "sub": sub, "mul": mul, "div": div, "neg": neg, "pow": pow, "where": where}
+_BUILD: dict[str, Callable[..., Expr]] = {"add": add, "sub": sub, "mul": mul, "div": div, "neg": neg, "pow": pow, "where": where}
 
 
 def substitute(root: Expr, replacements: dict[Expr, Operand]) -> Expr:

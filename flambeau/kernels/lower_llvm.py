@@ -2,8 +2,9 @@
 
 A kernel is four functions. `core` computes whole vectors from contiguous memory. `run` feeds it a range of
 elements: operands that are contiguous or constant directly, anything else, and the last few elements, through
-small buffers, so that a value never depends on its place. `worker` runs one thread's share, and the entry
-point, which has the signature of a NumPy inner loop, decides whether to share.
+small buffers, so that a value never depends on its place. `part` runs one thread's share, past the caches if the
+result is larger than they are, and the entry point, which has the signature of a NumPy inner loop, decides whether
+to share.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
 
 #: Part of every cache key: raise it when the code generated here changes.
-VERSION = 4
+VERSION = 5
 
 
 class Machine(NamedTuple):
@@ -355,6 +356,15 @@ end:
 }}"""
 
 
+#: Bytes of a result from which it is stored past the caches, which would read each line before it is written.
+STREAM = 8 << 20
+
+
+def streams(roots: Sequence[Expr], dtypes: Sequence[str], dtype: str, machine: Machine) -> bool:
+    """Whether the kernel has a form that stores past the caches: where memory, not arithmetic, takes the time."""
+    return machine.x86 and len(roots) == 1 and dtypes[-1] == dtype in ("float32", "float64") and cost(roots) <= 24
+
+
 def core_lines(emitter: Emitter, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str]) -> list[str]:
     """The function `core`: `count` vectors, each operand a pointer to its first and the bytes from one to the next."""
     n_in, operands = len(args), range(len(dtypes))
@@ -400,12 +410,23 @@ def module(
     operands = range(n_all)
 
     core = core_lines(emitter, roots, args, dtypes)
+    stream = streams(roots, dtypes, dtype, machine)
+    if stream:
+        store = f"  store {emitter.vec} "
+        core += [
+            line.replace("@core(", "@core.stream(", 1)
+            if line.startswith("define")
+            else line.replace("align 1", f"align {machine.vector_bytes}, !nontemporal !0")
+            if line.startswith(store)
+            else line
+            for line in core
+        ]
 
     # run: elements low to high
     block = 8 * lanes
     whole = [lanes * s for s in sizes]
     run = [
-        "define internal void @run(ptr %args, ptr %steps, i64 %low, i64 %high) #0 {",
+        "define internal void @run(ptr %args, ptr %steps, i64 %low, i64 %high, i1 %stream) #0 {",
         "entry:",
         *(f"  %buffer{k} = alloca [{block * sizes[k]} x i8], align 64" for k in operands),
         "  %n = sub i64 %high, %low",
@@ -436,15 +457,25 @@ def module(
             f"  %c{k} = select i1 %same{k}, ptr %buffer{k}, ptr %p{k}",
             f"  %by{k} = select i1 %same{k}, i64 0, i64 {whole[k]}",
         ]
+    passed = ", ".join(f"ptr %c{k}, i64 %by{k}" if k < n_in else f"ptr %p{k}, i64 {whole[k]}" for k in operands)
+    run.append(f"  %count = sdiv i64 %n, {lanes}")
+    if stream:
+        run += [
+            "  br i1 %stream, label %past, label %through",
+            "past:",
+            f"  call void @core.stream({passed}, i64 %count)",
+            "  call void @llvm.x86.sse.sfence()",
+            "  br label %vectors.done",
+            "through:",
+        ]
     run += [
-        f"  %count = sdiv i64 %n, {lanes}",
-        "  call void @core("
-        + ", ".join(f"ptr %c{k}, i64 %by{k}" if k < n_in else f"ptr %p{k}, i64 {whole[k]}" for k in operands)
-        + ", i64 %count)",
+        f"  call void @core({passed}, i64 %count)",
+        "  br label %vectors.done",
+        "vectors.done:",
         f"  %done = mul i64 %count, {lanes}",
         "  br label %slow",
         "slow:",
-        "  %start = phi i64 [0, %entry], [%done, %fast]",
+        "  %start = phi i64 [0, %entry], [%done, %vectors.done]",
         "  %any = icmp slt i64 %start, %n",
         "  br i1 %any, label %part, label %end",
         "part:",
@@ -478,6 +509,7 @@ def module(
         [
             *core,
             *run,
+            part(sizes, n_in, machine) if stream else PART,
             *(copier(s) for s in sorted(set(sizes))),
             entry(name, parallel_from, machine),
             "declare i64 @llvm.smin.i64(i64, i64)",
@@ -485,6 +517,56 @@ def module(
             attributes(machine),
         ]
     )
+
+
+#: A share of the work, of a kernel that stores nothing past the caches.
+PART = """
+define internal void @part(ptr %args, ptr %steps, i64 %low, i64 %high, i64 %n) #0 {
+  call void @run(ptr %args, ptr %steps, i64 %low, i64 %high, i1 false)
+  ret void
+}"""
+
+
+def part(sizes: Sequence[int], n_in: int, machine: Machine) -> str:
+    """A share of the work: past the caches, from the first whole vector of the result on, if that is large."""
+    size, width = sizes[n_in], machine.vector_bytes
+    apart = []  # a result that is written where an operand is read is in the caches already
+    for k in range(n_in):
+        apart.append(f"""
+  %arg{k}.at = getelementptr ptr, ptr %args, i64 {k}
+  %arg{k} = load i64, ptr %arg{k}.at
+  %other{k} = icmp ne i64 %arg{k}, %out
+  %good{k + 1} = and i1 %good{k}, %other{k}""")
+    return f"""
+define internal void @part(ptr %args, ptr %steps, i64 %low, i64 %high, i64 %n) #0 {{
+  %step.at = getelementptr i64, ptr %steps, i64 {n_in}
+  %step = load i64, ptr %step.at
+  %out.at = getelementptr ptr, ptr %args, i64 {n_in}
+  %out = load i64, ptr %out.at
+  %large = icmp sge i64 %n, {STREAM // size}
+  %dense = icmp eq i64 %step, {size}
+  %odd = and i64 %out, {size - 1}
+  %even = icmp eq i64 %odd, 0
+  %large.dense = and i1 %large, %dense
+  %good0 = and i1 %large.dense, %even{"".join(apart)}
+  br i1 %good{n_in}, label %past, label %through
+past:
+  %offset = mul i64 %low, {size}
+  %first = add i64 %out, %offset
+  %less = sub i64 0, %first
+  %bytes = and i64 %less, {width - 1}
+  %peel = sdiv i64 %bytes, {size}
+  %peeled = add i64 %low, %peel
+  %start = call i64 @llvm.smin.i64(i64 %peeled, i64 %high)
+  call void @run(ptr %args, ptr %steps, i64 %low, i64 %start, i1 false)
+  call void @run(ptr %args, ptr %steps, i64 %start, i64 %high, i1 true)
+  ret void
+through:
+  call void @run(ptr %args, ptr %steps, i64 %low, i64 %high, i1 false)
+  ret void
+}}
+declare void @llvm.x86.sse.sfence()
+!0 = !{{i32 1}}"""
 
 
 def entry(name: str, parallel_from: int, machine: Machine) -> str:
@@ -502,7 +584,7 @@ def entry(name: str, parallel_from: int, machine: Machine) -> str:
 define void @{name}(ptr %args, ptr %dims, ptr %steps, ptr %data) #0 {{
 {keep}
   %n = load i64, ptr %dims
-  call void @run(ptr %args, ptr %steps, i64 0, i64 %n)
+  call void @part(ptr %args, ptr %steps, i64 0, i64 %n, i64 %n)
 {back}
   ret void
 }}
@@ -529,7 +611,7 @@ share:
   call void @GOMP_parallel(ptr @worker, ptr %job, i32 %count, i32 0)
   br label %end
 alone:
-  call void @run(ptr %args, ptr %steps, i64 0, i64 %n)
+  call void @part(ptr %args, ptr %steps, i64 0, i64 %n, i64 %n)
   br label %end
 end:
 {back}
@@ -555,7 +637,7 @@ define internal void @worker(ptr %job) #0 {{
   %any = icmp slt i64 %low, %high
   br i1 %any, label %work, label %end
 work:
-  call void @run(ptr %args, ptr %steps, i64 %low, i64 %high)
+  call void @part(ptr %args, ptr %steps, i64 %low, i64 %high, i64 %n)
   br label %end
 end:
   ret void

@@ -57,6 +57,14 @@ def _polygamma(n: np.ndarray, x: np.ndarray) -> np.ndarray:
     return special("polygamma")(n, x).astype(x.dtype)
 
 
+def _integer_power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """NumPy refuses negative exponents; here 1 and -1 to them are what they should be, and every other base gives 0."""
+    if y.dtype.kind == "u" or not (y < 0).any():
+        return np.power(x, y)
+    units = np.where(x == 1, 1, np.where(x == -1, 1 - 2 * (y & 1), 0)).astype(x.dtype)
+    return np.where(y < 0, units, np.power(x, np.maximum(y, 0)))
+
+
 #: The rest, as functions of arrays.
 FUNCTIONS: dict[str, Callable] = {
     "where": np.where,
@@ -71,6 +79,7 @@ FUNCTIONS: dict[str, Callable] = {
     "lgamma": lambda x: np.where(np.isinf(x), np.abs(x), special("gammaln")(x)),
     "digamma": lambda x: special("digamma")(x),
     "polygamma": _polygamma,
+    "pow": _integer_power,
 }
 
 
@@ -94,7 +103,8 @@ def source(roots: Sequence[Expr], args: Sequence[str], kinds: dict[str, str], dt
             arguments = ", ".join(text[a] if node.op in TAKES_BOOL else number(a) for a in node.args)
             if node.op == "where" and not E.is_bool(node):
                 arguments = ", ".join([text[node.args[0]], *map(number, node.args[1:])])
-            call = f"np.{UFUNCS[node.op].__name__}" if node.op in UFUNCS else f"F[{node.op!r}]"
+            ours = node.op not in UFUNCS or node.op == "pow" and dtype.kind in "iu"
+            call = f"F[{node.op!r}]" if ours else f"np.{UFUNCS[node.op].__name__}"
             lines.append(f"    t{i} = {call}({arguments})")
     lines.append(f"    return ({', '.join(text[r] for r in roots)},)")
     return "\n".join(lines)
@@ -124,8 +134,8 @@ def lower(roots: Sequence[Expr], args: Sequence[str], kinds: dict[str, str], dty
     ignore = np.errstate(all="ignore")
 
     @ignore
-    def function(*arrays: Any, out: Any = None) -> Any:
-        arrays = [np.asarray(a, d) for a, d in zip(arrays, wants, strict=True)]
+    def function(*given: Any, out: Any = None) -> Any:
+        arrays = [np.asarray(a, d) for a, d in zip(given, wants, strict=True)]
         values = [np.asarray(v).astype(d, copy=False) for v, d in zip(body(*arrays), results, strict=True)]
         if out is not None and out is not Ellipsis:
             for to, value in zip(out if isinstance(out, tuple) else (out,), values, strict=True):

@@ -3,7 +3,8 @@
 Rows (of the batch) don't depend on each other, so each thread takes its rows through all steps: nothing is waited
 for between the first step and the last. The product goes by panels of columns, which lie one after another in
 memory as (inner, columns of the panel), and by tiles: a few rows by a panel, summed in registers in the order of
-`inner`. So a value never depends on the number of rows or threads.
+`inner`. So a value never depends on the number of rows or threads. Columns that don't fill a vector go through
+memory of their own: `scratch` (rows, lanes) in the product, buffers on the stack in the cell.
 
 What the function reads is one array of integers, in the order of `HEAD`, then the bytes between rows of each
 operand; and a table with the addresses of all operands for each step. Operands are: the left matrix, the result
@@ -15,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flambeau.kernels.expr import Expr
-from flambeau.kernels.lower_llvm import Emitter, Machine, attributes, core_lines, lanes_for
+from flambeau.kernels.lower_llvm import Emitter, Machine, attributes, copier, core_lines, lanes_for
 
 #: Part of every cache key: raise it when the code generated here changes.
-VERSION = 2
+VERSION = 4
 
-HEAD = ("threads", "steps", "rows", "inner", "wide", "narrow", "vectors", "weights", "table")
+HEAD = ("threads", "steps", "rows", "inner", "wide", "narrow", "more_columns", "vectors", "more", "weights", "scratch",
+        "table")
+_POINTERS = ("weights", "scratch", "table")
 
 TYPES = {"float32": ("float", 4), "float64": ("double", 8)}
 
@@ -47,13 +50,15 @@ def module(name: str, roots: Sequence[Expr], args: Sequence[str], dtype: str, pr
     tiles = [
         _tile(rows, width, scalar, size, lanes, accumulate) for width in (vectors, 1) for rows in range(1, ROWS + 1)
     ]
-    step = [_product(vectors, lanes * size), _cell(len(args) + len(roots))]
+    step = [_product(vectors, lanes * size), _cell(len(args), len(roots), size, lanes)]
     return "\n".join(
         [
             *core,
             *tiles,
             _panel(vectors),
             _panel(1),
+            copier(size),
+            _last_columns(size, lanes),
             _entry(name, step if product_first else step[::-1], len(args) + len(roots) + 2, machine),
             "declare i64 @llvm.smin.i64(i64, i64)",
             "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
@@ -165,6 +170,36 @@ end:
 }}"""
 
 
+def _last_columns(size: int, lanes: int) -> str:
+    """The columns of all rows that don't fill a vector."""
+    row = lanes * size
+
+    def each(call: str, label: str, before: str) -> str:
+        return f"""
+{label}:
+  %{label}.r = phi i64 [0, %{before}], [%{label}.next, %{label}]
+  %{label}.by = mul i64 %{label}.r, %rc
+  %{label}.c = getelementptr i8, ptr %c, i64 %{label}.by
+  %{label}.s.by = mul i64 %{label}.r, {row}
+  %{label}.s = getelementptr i8, ptr %scratch, i64 %{label}.s.by
+  call void {call.replace("C", f"ptr %{label}.c").replace("S", f"ptr %{label}.s")}
+  %{label}.next = add i64 %{label}.r, 1
+  %{label}.more = icmp slt i64 %{label}.next, %rows"""
+
+    return f"""
+define internal void @last(ptr %a, i64 %ra, ptr %b, ptr %c, i64 %rc, i64 %k, i64 %rows, ptr %scratch, i64 %n) #0 {{
+entry:
+  br label %in{each(f"@gather{size}(S, C, i64 {size}, i64 %n, i64 {lanes})", "in", "entry")}
+  br i1 %in.more, label %in, label %go
+go:
+  call void @panel1(ptr %a, i64 %ra, ptr %b, ptr %scratch, i64 {row}, i64 %k, i64 %rows)
+  br label %out{each(f"@scatter{size}(C, S, i64 {size}, i64 %n)", "out", "go")}
+  br i1 %out.more, label %out, label %end
+end:
+  ret void
+}}"""
+
+
 def _product(vectors: int, vector_bytes: int) -> str:
     """The product of one step, for the rows of one thread: all wide panels, then all narrow ones."""
     parts = []
@@ -186,24 +221,52 @@ def _product(vectors: int, vector_bytes: int) -> str:
   %{kind}.i.next = add i64 %{kind}.i, 1
   br label %{kind}.test
 {kind}.end:""")
+    parts.append("""
+  %product.more = icmp sgt i64 %more_columns, 0
+  br i1 %product.more, label %product.last, label %product.end
+product.last:
+  call void @last(ptr %a, i64 %step0, ptr %w.narrow, ptr %c.narrow, i64 %step1, i64 %inner, i64 %count, ptr %mine,"""
+                 """ i64 %more_columns)
+  br label %product.end
+product.end:""")
     return "".join(parts)
 
 
-def _cell(operands: int) -> str:
-    """The cell of one step, for the rows of one thread, one row after another."""
+def _cell(inputs: int, outputs: int, size: int, lanes: int) -> str:
+    """The cell of one step, for the rows of one thread, one row after another: whole vectors, then the rest."""
+    operands = inputs + outputs
     lines = [
         "  br label %cell",
         "cell:",
-        "  %row = phi i64 [%low, %SOURCE], [%row.next, %cell]",
+        "  %row = phi i64 [%low, %SOURCE], [%row.next, %cell.next]",
     ]
     for k in range(2, operands + 2):
         lines += [
             f"  %by{k} = mul i64 %row, %step{k}",
             f"  %q{k} = getelementptr i8, ptr %o{k}, i64 %by{k}",
         ]
-    passed = ", ".join(f"ptr %q{k}, i64 VECTOR" for k in range(2, operands + 2))
+    vector = lanes * size
+    passed = ", ".join(f"ptr %q{k}, i64 {vector}" for k in range(2, operands + 2))
+    buffers = ", ".join(f"ptr %buffer{k}, i64 {vector}" for k in range(2, operands + 2))
     lines += [
+        "  %cell.any = icmp sgt i64 %vectors, 0",
+        "  br i1 %cell.any, label %cell.whole, label %cell.rest",
+        "cell.whole:",
         f"  call void @core({passed}, i64 %vectors)",
+        "  br label %cell.rest",
+        "cell.rest:",
+        "  %cell.more = icmp sgt i64 %more, 0",
+        "  br i1 %cell.more, label %cell.last, label %cell.next",
+        "cell.last:",
+        f"  %done = mul i64 %vectors, {vector}",
+        *(f"  %l{k} = getelementptr i8, ptr %q{k}, i64 %done" for k in range(2, operands + 2)),
+        *(f"  call void @gather{size}(ptr %buffer{k}, ptr %l{k}, i64 {size}, i64 %more, i64 {lanes})"
+          for k in range(2, inputs + 2)),
+        f"  call void @core({buffers}, i64 1)",
+        *(f"  call void @scatter{size}(ptr %l{k}, ptr %buffer{k}, i64 {size}, i64 %more)"
+          for k in range(inputs + 2, operands + 2)),
+        "  br label %cell.next",
+        "cell.next:",
         "  %row.next = add i64 %row, 1",
         "  %row.more = icmp slt i64 %row.next, %high",
         "  br i1 %row.more, label %cell, label %cell.end",
@@ -214,15 +277,12 @@ def _cell(operands: int) -> str:
 
 def _entry(name: str, step: Sequence[str], operands: int, machine: Machine) -> str:
     """The function that is called, and a thread's share of the work: its rows, from the first step to the last."""
-    ends = {"wide": "narrow.end", "cell": "cell.end"}
     first, second = step
-    first_end = ends["wide" if "wide.test" in first else "cell"]
-    last_end = ends["wide" if "wide.test" in second else "cell"]
+    first_end, last_end = (part.rsplit("\n", 1)[1].removesuffix(":") for part in step)
     body = first.replace("SOURCE", "step") + "\n" + second.replace("SOURCE", first_end)
-    body = body.replace("VECTOR", str(machine.vector_bytes))
     head = []
     for k, field in enumerate(HEAD):
-        kind = "ptr" if field in ("weights", "table") else "i64"
+        kind = "ptr" if field in _POINTERS else "i64"
         head += [f"  %{field}.at = getelementptr i64, ptr %job, i64 {k}", f"  %{field} = load {kind}, ptr %{field}.at"]
     for k in range(operands):
         head += [
@@ -235,6 +295,7 @@ def _entry(name: str, step: Sequence[str], operands: int, machine: Machine) -> s
     share = f"""
 define internal void @share(ptr %job, i64 %me, i64 %all) #0 {{
 entry:
+{chr(10).join(f"  %buffer{k} = alloca [{machine.vector_bytes} x i8], align 64" for k in range(2, operands))}
 {chr(10).join(head)}
   %rows.up = add i64 %rows, %all
   %rows.less = sub i64 %rows.up, 1
@@ -243,6 +304,8 @@ entry:
   %far = add i64 %low, %chunk
   %high = call i64 @llvm.smin.i64(i64 %far, i64 %rows)
   %count = sub i64 %high, %low
+  %mine.by = mul i64 %low, {machine.vector_bytes}
+  %mine = getelementptr i8, ptr %scratch, i64 %mine.by
   %any = icmp sgt i64 %count, 0
   br i1 %any, label %step, label %end
 step:

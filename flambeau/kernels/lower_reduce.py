@@ -300,7 +300,7 @@ def module(
         "}",
     ]
 
-    width = f'"prefer-vector-width"="{8 * machine.vector_bytes}" "min-legal-vector-width"="512"'
+    attributes = f'"prefer-vector-width"="{8 * machine.vector_bytes}" "min-legal-vector-width"="512"'
     return "\n".join(
         [
             *core,
@@ -309,8 +309,8 @@ def module(
             entry(name, machine),
             "declare i64 @llvm.smin.i64(i64, i64)",
             *e.declarations.values(),
-            f"attributes #0 = {{ nounwind {width} }}",
-            f"attributes #1 = {{ nounwind noinline alignstack={machine.vector_bytes} {width} }}",
+            f"attributes #0 = {{ nounwind {attributes} }}",
+            f"attributes #1 = {{ nounwind noinline alignstack={machine.vector_bytes} {attributes} }}",
         ]
     )
 

@@ -41,6 +41,8 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, out: np
                 return _activate(result, activation)
     elif itemsize == 2 and dtype.kind in "fV" and dtype == b.dtype:
         return _activate(_half(a, b, bias, out, accumulate), activation)
+    elif dtype.kind == "b":
+        raise NotImplementedError("\"addmm_impl_cpu_\" not implemented for 'Bool'")
     return _activate(_by_numpy(a, b, bias, out, accumulate), activation)
 
 

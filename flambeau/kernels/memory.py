@@ -33,7 +33,7 @@ _pointer_at = ctypes.c_void_p.from_address
 
 
 def _address_fast(array: np.ndarray) -> int:
-    return _pointer_at(id(array) + _HEADER).value
+    return _pointer_at(id(array) + _HEADER).value or 0
 
 
 def _address_plain(array: np.ndarray) -> int:

@@ -9,6 +9,7 @@ computation: float32 for half precision.
 from __future__ import annotations
 
 from math import prod
+from typing import Any, TypeVarTuple
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from flambeau.kernels.expr import var
 from flambeau.kernels.onednn import library
 from flambeau.kernels.reduce import map_reduce, moments
 from flambeau.kernels.ufunc import kernel
+
+Arrays = TypeVarTuple("Arrays")
 
 #: Elements from which oneDNN is faster than NumPy.
 WORTHWHILE = 512
@@ -106,7 +109,7 @@ def layer_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, axes: 
     if _fast(x) and count > 1:
         from flambeau.kernels.onednn import normalization
 
-        scales = (None, None) if w is None and b is None else _affine(w, b, count)
+        scales: tuple[Any, Any] = (None, None) if w is None and b is None else _affine(w, b, count)
         result = normalization.layer_norm(np.ascontiguousarray(x).reshape(-1, count), *scales, eps)
         if result is not None:
             out, mean, variance = result
@@ -134,10 +137,10 @@ def layer_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
     if _fast(x) and count > 1:
         from flambeau.kernels.onednn import normalization
 
-        rows = [np.ascontiguousarray(a).reshape(-1, count) for a in (g, x)]
+        g_rows, x_rows = (np.ascontiguousarray(a).reshape(-1, count) for a in (g, x))
         variance = np.ascontiguousarray(1 / (rstd * rstd)).reshape(-1)
         result = normalization.layer_norm_backward(
-            *rows, _affine(w, None, count)[0], np.ascontiguousarray(mean).reshape(-1), variance)
+            g_rows, x_rows, _affine(w, None, count)[0], np.ascontiguousarray(mean).reshape(-1), variance)
         if result is not None:
             dx, dw, db = result
             return dx.reshape(x.shape), dw.reshape(own), db.reshape(own)
@@ -176,7 +179,7 @@ def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray
                         rstd: np.ndarray):
     """(dx, dw, db); dw and db as if there were both."""
     if _is_half(x):
-        wide = [*_wide(g, x), groups, *_wide(w, mean, rstd)]
+        wide: Any = [*_wide(g, x), groups, *_wide(w, mean, rstd)]
         return _narrow(x.dtype, *group_norm_backward(*wide), all_of_it=True)
     count = max(1, prod(x.shape[1:]) // groups)
     centre = _spread(mean, x)
@@ -237,7 +240,7 @@ def _for_onednn(x) -> bool:
     return x.size < LARGE or not backend.jit_available()
 
 
-def _affine(w, b, size):
+def _affine(w, b, size) -> tuple[np.ndarray, np.ndarray]:
     """Both scale and shift as contiguous float32 vectors, ones and zeros where there is none."""
     w = np.ones(size, np.float32) if w is None else np.ascontiguousarray(w, np.float32).reshape(-1)
     b = np.zeros(size, np.float32) if b is None else np.ascontiguousarray(b, np.float32).reshape(-1)
@@ -257,8 +260,10 @@ def _is_half(x) -> bool:
     return x.dtype.itemsize == 2
 
 
-def _wide(*arrays):
-    return [None if a is None else a.astype(np.float32, copy=False) for a in arrays]
+def _wide(*arrays: *Arrays) -> tuple[*Arrays]:
+    every: Any = arrays
+    wide: Any = tuple(None if a is None else a.astype(np.float32, copy=False) for a in every)
+    return wide
 
 
 def _narrow(dtype, first, *others, all_of_it: bool = False):

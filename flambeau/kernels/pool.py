@@ -7,6 +7,7 @@ Results have the logical shape (N, C, *S) and lie channels-last in memory. `kern
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -220,7 +221,8 @@ def adaptive_max_pool(x: np.ndarray, size):
         return max_pool(x, tuple(n // o for n, o in zip(x.shape[2:], size, strict=True)))
     bounds = [_bounds(n, o) for n, o in zip(x.shape[2:], size, strict=True)]
     image = channels_last(x)
-    best = indices = None
+    best: Any = None
+    indices: Any = None
     for offset in np.ndindex(*(max(end - start, default=0) for start, end in bounds)):
         places = [np.minimum(start + o, end - 1) for o, (start, end) in zip(offset, bounds, strict=True)]
         value = image[(slice(None), *np.ix_(*places))]
@@ -250,7 +252,7 @@ def _bounds(n: int, size: int):
 
 
 # --- shared -----------------------------------------------------------------------------------------------
-def _geometry(rank, kernel, stride, padding, dilation):
+def _geometry(rank, kernel, stride, padding, dilation) -> tuple[Any, Any, Any, Any]:
     kernel = spread(as_key(kernel), rank)
     stride = as_key(stride)
     return (kernel, spread(stride, rank) if stride not in (None, ()) else kernel,

@@ -63,7 +63,9 @@ def avg_forward(x, out, kernel, stride, padding):
     total = np.zeros((x.shape[0], *out, x.shape[1]), x.dtype)
     for _, place in offsets(out, kernel, stride, ones):
         total += image[(slice(None), *place)]
-    total = total // prod(kernel) if x.dtype.kind in "iu" else np.divide(total, prod(kernel), out=total)
+    if x.dtype.kind in "iu":  # towards 0, as in C
+        return channels_first((np.abs(total) // prod(kernel)) * np.sign(total))
+    total = np.divide(total, prod(kernel), out=total)
     return channels_first(total)
 
 

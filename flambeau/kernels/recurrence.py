@@ -24,6 +24,9 @@ from flambeau.kernels.ufunc import kernel
 #: Multiply-adds of a whole sequence from which threads are worth waking.
 SHARED = 500_000
 
+#: Bytes of a line of the cache.
+LINE = 64
+
 #: What an operand is for all steps: an array (steps, rows, columns), or several, one after another.
 Steps = Any
 
@@ -66,10 +69,7 @@ class Recurrence:
         dtype = weights.dtype
         if dtype.name not in lower_recurrence.TYPES or not backend.jit_available() or not weights.size:
             return False
-        if any(p.dtype != dtype or p.strides[2] != p.itemsize and p.shape[2] > 1 for o in operands for p in o):
-            return False
-        lanes = self._function(dtype)[1]
-        return operands[2][0].shape[2] % lanes == 0 and weights.shape[1] % lanes == 0
+        return all(p.dtype == dtype and (p.strides[2] == p.itemsize or p.shape[2] == 1) for o in operands for p in o)
 
     def _function(self, dtype: np.dtype) -> tuple[Callable, int, int]:
         """The generated function, the lanes of a vector, the vectors of a wide panel."""
@@ -94,10 +94,10 @@ class Recurrence:
     def _run(self, weights: np.ndarray, operands: Sequence[Sequence[np.ndarray]], steps: int, rows: int) -> None:
         function, lanes, vectors = self._function(weights.dtype)
         inner, columns = weights.shape
-        wide = columns // (vectors * lanes)
-        packed = _pack(weights, vectors * lanes, lanes)
+        wide, others = divmod(columns, vectors * lanes)
+        packed, scratch = _pack(weights, vectors * lanes, lanes), np.empty((rows, lanes), weights.dtype)
         table = np.empty((steps, len(operands)), np.int64)
-        row_bytes = []
+        row_bytes: list[int] = []
         for k, pieces in enumerate(operands):
             at = 0
             for piece in pieces:
@@ -107,8 +107,8 @@ class Recurrence:
                 if count:
                     row_bytes[k:] = [piece.strides[1]]
         several = min(threads.CONFIG[0], rows) if steps * rows * weights.size >= SHARED else 1
-        job = [several, steps, rows, inner, wide, (columns - wide * vectors * lanes) // lanes,
-               operands[2][0].shape[2] // lanes, address(packed), address(table), *row_bytes]
+        job = [several, steps, rows, inner, wide, *divmod(others, lanes), *divmod(operands[2][0].shape[2], lanes),
+               *map(address, (packed, scratch, table)), *row_bytes]
         function((ctypes.c_int64 * len(job))(*job))
 
     def _loop(self, weights: np.ndarray, operands: Sequence[Sequence[np.ndarray]], rows: int) -> None:
@@ -123,11 +123,16 @@ class Recurrence:
 
 
 def _pack(weights: np.ndarray, wide: int, narrow: int) -> np.ndarray:
-    """The weights (inner, columns) in panels, each (inner, panel's columns): wide ones, then narrow ones."""
+    """The weights (inner, columns) in panels, each (inner, panel's columns): wide ones, narrow ones, zeros at the end."""
     inner, columns = weights.shape
-    packed = np.empty(weights.size, weights.dtype)
+    whole = -(-columns // narrow) * narrow
+    if whole != columns:
+        weights = np.concatenate([weights, np.zeros((inner, whole - columns), weights.dtype)], 1)
+    memory = np.empty(weights.nbytes + LINE, np.uint8)  # vectors that straddle lines of the cache are slow to read
+    start = -address(memory) % LINE
+    packed = memory[start:start + weights.nbytes].view(weights.dtype)
     at = columns // wide * wide
-    for start, stop, width in (0, at, wide), (at, columns, narrow):
+    for start, stop, width in (0, at, wide), (at, whole, narrow):
         panels = packed[start * inner:stop * inner].reshape((stop - start) // width, inner, width)
         panels[...] = weights[:, start:stop].reshape(inner, (stop - start) // width, width).swapaxes(0, 1)
     return packed

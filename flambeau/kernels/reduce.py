@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -179,7 +180,7 @@ def _by_numpy(
         arrays = [a.astype(np.float32) for a in arrays]
     values = arrays[:1] if roots == (E.var(args[0]),) else _pointwise(roots, args)(*arrays)
     values = values if isinstance(values, (tuple, list)) else [values]
-    keep = {"dtype": _accumulator(values[0].dtype, dtype)} if op in ("sum", "prod") else {}
+    keep: dict[str, Any] = {"dtype": _accumulator(values[0].dtype, dtype)} if op in ("sum", "prod") else {}
     with np.errstate(all="ignore"):
         values = [UFUNCS[op].reduce(v, axis=axes, keepdims=keepdims, **keep) for v in values]
         return [np.asarray(v).astype(dtype, copy=False) for v in values]

@@ -7,6 +7,8 @@ runs the same way; the weights' gradients are products over all steps at once. H
 
 from __future__ import annotations
 
+from typing import Any, TypeVarTuple
+
 import numpy as np
 
 from flambeau.kernels import expr as E
@@ -14,6 +16,8 @@ from flambeau.kernels.expr import var
 from flambeau.kernels.matmul import matmul
 from flambeau.kernels.recurrence import Recurrence
 from flambeau.kernels.reduce import reduce
+
+Arrays = TypeVarTuple("Arrays")
 
 
 # --- LSTM: gates in the order i, f, g, o -------------------------------------------------------------------
@@ -231,8 +235,10 @@ def _is_half(x) -> bool:
     return x.dtype.itemsize == 2
 
 
-def _wide(*arrays):
-    return [None if a is None else a.astype(np.float32) for a in arrays]
+def _wide(*arrays: *Arrays) -> tuple[*Arrays]:
+    every: Any = arrays
+    wide: Any = tuple(None if a is None else a.astype(np.float32) for a in every)
+    return wide
 
 
 def _narrow(dtype, *arrays):

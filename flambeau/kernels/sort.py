@@ -10,6 +10,8 @@ array([2, 3, 0, 1])
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 #: Under this many elements packing costs more than it saves.
@@ -103,13 +105,16 @@ def runs(different: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return starts, np.cumsum(flags) - 1, np.diff(starts, append=n)
 
 
-def search(boundaries: np.ndarray, values: np.ndarray, side: str) -> np.ndarray:
+def search(boundaries: np.ndarray, values: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
     """``np.searchsorted``; rows of values in rows of boundaries where those have several."""
     boundaries, values = plain(boundaries), plain(values)
     if boundaries.ndim == 1:
         return np.asarray(np.searchsorted(boundaries, values, side))
     out = np.empty(values.shape, np.int64)
-    rows = boundaries.reshape(-1, boundaries.shape[-1])
+    if not values.size:
+        return out
+    n = boundaries.shape[-1]
+    rows = boundaries.reshape(values.size // values.shape[-1], n)
     flat, given = out.reshape(len(rows), -1), values.reshape(len(rows), -1)
     for i, row in enumerate(rows):
         flat[i] = row.searchsorted(given[i], side)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
 from flambeau.kernels import backend, lower_numpy, threads
 from flambeau.kernels import expr as E
@@ -70,7 +71,7 @@ class Kernel:
         if function is None:
             plain = lower_numpy.single_ufunc(self.roots, self.args)
             # on floats NumPy's would warn of overflow, division by zero and invalid values: PyTorch doesn't
-            quiet = dtype.kind in "iub" or self.roots[0].op in _NEVER_WARN
+            quiet = dtype.kind in "iub" and self.roots[0].op != "pow" or self.roots[0].op in _NEVER_WARN
             function = plain if plain and quiet and not is_bfloat16(dtype) else self.ufunc_for(dtype)
             self._small[dtype] = function
         return function
@@ -161,7 +162,7 @@ _keep: list[Any] = []  # NumPy keeps addresses only
 def _numpy_function(index: int, result: Any, *arguments: Any) -> Callable:
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = ctypes.cast(pointer(np._core._multiarray_umath._UFUNC_API, None), ctypes.POINTER(ctypes.c_void_p))
+    table = ctypes.cast(pointer(_multiarray_umath._UFUNC_API, None), ctypes.POINTER(ctypes.c_void_p))
     return ctypes.PYFUNCTYPE(result, *arguments)(table[index])
 
 
@@ -180,10 +181,10 @@ _register_loop = _numpy_function(
 
 def _with_numbers(ufunc: np.ufunc, dtypes: Sequence[str]) -> Callable:
     """The ufunc, taking Python numbers too: NumPy converts them for its own dtypes only."""
-    dtypes = [np.dtype(lower_numpy.numpy_name(d)) for d in dtypes]
+    wants = [np.dtype(lower_numpy.numpy_name(d)) for d in dtypes]
 
-    def function(*arrays: Any, out: Any = None) -> Any:
-        arrays = [a if isinstance(a, np.ndarray) else np.asarray(a, d) for a, d in zip(arrays, dtypes, strict=False)]
+    def function(*given: Any, out: Any = None) -> Any:
+        arrays = [a if isinstance(a, np.ndarray) else np.asarray(a, d) for a, d in zip(given, wants, strict=False)]
         return ufunc(*arrays) if out is None else ufunc(*arrays, out=out)
 
     return function
@@ -199,10 +200,10 @@ def make_ufunc(address: int, name: str, inputs: int, dtypes: Sequence[str], doc:
         functions, datas = (ctypes.c_void_p * 1)(address), (ctypes.c_void_p * 1)(data)
         types = (ctypes.c_char * len(numbers))(*numbers)
         _keep.append((functions, datas, types, texts))
-        pointers = map(ctypes.addressof, (functions, datas, types))
+        pointers = [ctypes.addressof(c) for c in (functions, datas, types)]
         return _from_func_and_data(*pointers, 1, inputs, outputs, -1, *texts, 0)
     ufunc = _from_func_and_data(None, None, None, 0, inputs, outputs, -1, *texts, 0)
-    types = (ctypes.c_int * len(numbers))(*numbers)
-    _keep.append((types, texts))
-    _register_loop(ufunc, numbers[list(dtypes).index("bfloat16")], address, ctypes.addressof(types), data)
+    codes = (ctypes.c_int * len(numbers))(*numbers)
+    _keep.append((codes, texts))
+    _register_loop(ufunc, numbers[list(dtypes).index("bfloat16")], address, ctypes.addressof(codes), data)
     return ufunc

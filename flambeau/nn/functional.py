@@ -94,20 +94,20 @@ def _projections(
         assert packed is not None
         size = q._a.shape[-1]
         if k is v and q is k:
-            return tuple(linear(q, packed, bias).chunk(3, -1))  # type: ignore[return-value]
+            return tuple(linear(q, packed, bias).chunk(3, -1))
         if k is v:
-            wq, wkv = packed.split([size, size * 2])  # type: ignore[attr-defined]
-            bq, bkv = (None, None) if bias is None else bias.split([size, size * 2])  # type: ignore[attr-defined]
+            wq, wkv = packed.split([size, size * 2])
+            bq, bkv = (None, None) if bias is None else bias.split([size, size * 2])
             keys, values = linear(k, wkv, bkv).chunk(2, -1)
             return linear(q, wq, bq), keys, values
-        ws = packed.chunk(3)  # type: ignore[attr-defined]
+        ws = packed.chunk(3)
     else:
         ws = separate
         for what, w in zip(("query", "key", "value"), ws):
             if w is None:
                 raise error(AssertionError, f"use_separate_proj_weight is True but {what[0]}_proj_weight is None")
-    bs = (None, None, None) if bias is None else bias.chunk(3)  # type: ignore[attr-defined]
-    return tuple([linear(x, w, b) for x, w, b in zip((q, k, v), ws, bs)])  # type: ignore[return-value]
+    bs = (None, None, None) if bias is None else bias.chunk(3)
+    return tuple([linear(x, w, b) for x, w, b in zip((q, k, v), ws, bs)])
 
 
 def multi_head_attention_forward(
@@ -146,7 +146,7 @@ def multi_head_attention_forward(
     if not batched:
         query, key, value = _with_batch(query, key, value)
         if key_padding_mask is not None:
-            key_padding_mask = key_padding_mask.unsqueeze(0)  # type: ignore[attr-defined]
+            key_padding_mask = key_padding_mask.unsqueeze(0)
     length, batch, embed = query._a.shape
     key_padding_mask = _canonical_mask(
         key_padding_mask, "key_padding_mask", _none_or_dtype(attn_mask), "attn_mask", query.dtype
@@ -184,14 +184,14 @@ def multi_head_attention_forward(
     if bias_k is not None and bias_v is not None:
         if static_k is not None or static_v is not None:
             raise error(AssertionError, "bias cannot be added to static key or value.")
-        k = cat([k, bias_k.repeat(1, batch, 1)])  # type: ignore[attr-defined]
-        v = cat([v, bias_v.repeat(1, batch, 1)])  # type: ignore[attr-defined]
+        k = cat([k, bias_k.repeat(1, batch, 1)])
+        v = cat([v, bias_v.repeat(1, batch, 1)])
         attn_mask, key_padding_mask = _one_more(attn_mask), _one_more(key_padding_mask)
     elif bias_k is not None or bias_v is not None:
         raise error(AssertionError, "bias_k and bias_v go together")
 
     def heads(t: Tensor) -> Tensor:  # (S, N, E) to (N heads, S, head)
-        return t.reshape(t._a.shape[0], batch * num_heads, head).transpose(0, 1)  # type: ignore[attr-defined,no-any-return]
+        return t.reshape(t._a.shape[0], batch * num_heads, head).transpose(0, 1)
 
     q = heads(q)
     k = heads(k) if static_k is None else _static("static_k", static_k, batch * num_heads, head)
@@ -207,13 +207,13 @@ def multi_head_attention_forward(
                 AssertionError,
                 f"expecting key_padding_mask shape of {(batch, source)}, but got {key_padding_mask.shape}",
             )
-        hidden = key_padding_mask.reshape(batch, 1, 1, source).expand(-1, num_heads, -1, -1)  # type: ignore[attr-defined]
+        hidden = key_padding_mask.reshape(batch, 1, 1, source).expand(-1, num_heads, -1, -1)
         hidden = hidden.reshape(batch * num_heads, 1, source)
-        attn_mask = hidden if attn_mask is None else attn_mask + hidden  # type: ignore[operator]
+        attn_mask = hidden if attn_mask is None else attn_mask + hidden
     dropout_p = dropout_p if training else 0.0
     weights = None
     if need_weights:
-        scores = (q * (1.0 / head**0.5)) @ k.mT  # type: ignore[operator,attr-defined]
+        scores = (q * (1.0 / head**0.5)) @ k.mT
         if attn_mask is not None:
             scores = scores + attn_mask
         weights = _published["softmax"](scores, -1)
@@ -225,10 +225,10 @@ def multi_head_attention_forward(
             weights = weights.mean(1)
         out = out.transpose(0, 1)
     else:
-        four = [t.reshape(batch, num_heads, -1, head) for t in (q, k, v)]  # type: ignore[attr-defined]
+        four = [t.reshape(batch, num_heads, -1, head) for t in (q, k, v)]
         if attn_mask is not None:
             lead = (1, 1) if attn_mask._a.shape[0] == 1 else (batch, num_heads)
-            attn_mask = attn_mask.reshape(*lead, *attn_mask._a.shape[1:])  # type: ignore[attr-defined]
+            attn_mask = attn_mask.reshape(*lead, *attn_mask._a.shape[1:])
         out = _published["scaled_dot_product_attention"](*four, attn_mask, dropout_p, causal)
         out = out.permute(2, 0, 1, 3)
     out = _published["linear"](out.reshape(length * batch, embed), out_proj_weight, out_proj_bias)
@@ -243,7 +243,7 @@ def _with_batch(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor
     made: dict[int, Tensor] = {}
     for t in (q, k, v):
         if id(t) not in made:
-            made[id(t)] = t.unsqueeze(1)  # type: ignore[attr-defined]
+            made[id(t)] = t.unsqueeze(1)
     return made[id(q)], made[id(k)], made[id(v)]
 
 
@@ -254,7 +254,7 @@ def _attention_mask(mask: Tensor, length: int, source: int, heads: int) -> Tenso
                 RuntimeError,
                 f"The shape of the 2D attn_mask is {mask.shape}, but should be {(length, source)}.",
             )
-        return mask.unsqueeze(0)  # type: ignore[attr-defined,no-any-return]
+        return mask.unsqueeze(0)
     if mask._a.shape != (heads, length, source):
         raise error(
             RuntimeError,
@@ -298,13 +298,13 @@ def linear_cross_entropy(
     index = -100 if ignore_index is None else ignore_index
     loss = _published["cross_entropy"](
         flat,
-        target.reshape(-1) if hard and logits._a.ndim > 2 else target if hard else target.reshape(flat._a.shape),  # type: ignore[attr-defined]
+        target.reshape(-1) if hard and logits._a.ndim > 2 else target if hard else target.reshape(flat._a.shape),
         weight,
         ignore_index=index,
         reduction=reduction,
         label_smoothing=label_smoothing,
     )
-    return loss.reshape(target._a.shape) if reduction == "none" and hard else loss  # type: ignore[no-any-return]
+    return loss.reshape(target._a.shape) if reduction == "none" and hard else loss
 
 
 # ---- helpers that programs import -----------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd.pointwise import Pointwise, pointwise
+from ..autograd.pointwise import OfTensors, Pointwise, only_floats, pointwise, without
+from ..core.dtypes import BOOL, COMPLEX, INT, uint8
 from ..core.errors import error
 from ..core.tensor import Tensor
 from ..kernels import expr as E
@@ -44,8 +45,22 @@ def _tensor(name: str, t: Any) -> None:
         raise error(TypeError, f"{name}(): argument 'input' (position 1) must be Tensor, not {type(t).__name__}")
 
 
+_NO_CLAMP = "clamp is not supported for complex types"
+_NO_BOOLS = "Bool inputs not supported for hardtanh"
+_NO_HARDTANH = OfTensors({BOOL: _NO_BOOLS, COMPLEX: _NO_CLAMP})
+_NO_MINUS = (
+    "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, use the `~` or "
+    "`logical_not()` operator instead."
+)
+
+
+def _whole(input: Tensor, *numbers: float) -> tuple[float, ...]:
+    """The numbers as the input's dtype holds them: an integer input stays one."""
+    return tuple([int(n) for n in numbers]) if isinstance(input, Tensor) and input._a.dtype.kind in "iu" else numbers
+
+
 # ---- relu -----------------------------------------------------------------------------------------------------------
-_relu = pointwise("relu", E.relu(x), "x", grad={"x": E.where(out <= 0, 0, g)})
+_relu = pointwise("relu", E.relu(x), "x", grad={"x": E.where(out <= 0, 0, g)}, refuse={BOOL: "Boolean inputs not supported for relu", COMPLEX: _NO_CLAMP})
 _relu_call = _relu.call
 
 
@@ -66,26 +81,26 @@ _SCALE, _ALPHA = 1.0507009873554804934193349852946, 1.67326324235437728481704299
 _inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
 _gelu = pointwise("gelu", x * 0.5 * (1 + E.erf(x * math.sqrt(0.5))), "x", grad={
     "x": g * (0.5 * (1 + E.erf(x * math.sqrt(0.5))) + x * (E.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))))
-})  # fmt: skip
-_gelu_tanh = pointwise("gelu_tanh", 0.5 * x * (1 + E.tanh(_inner)), "x", node="GeluBackward0")
-_silu = pointwise("silu", x * E.sigmoid(x), "x", grad={"x": g * (E.sigmoid(x) * (1 + x * (1 - E.sigmoid(x))))})
-_mish = pointwise("mish", x * E.tanh(E.where(x > 20, x, E.log1p(E.exp(x)))), "x")
+}, refuse=only_floats("GeluKernelImpl"))  # fmt: skip
+_gelu_tanh = pointwise("gelu_tanh", 0.5 * x * (1 + E.tanh(_inner)), "x", node="GeluBackward0", refuse=only_floats("GeluKernelImpl"))
+_silu = pointwise("silu", x * E.sigmoid(x), "x", grad={"x": g * (E.sigmoid(x) * (1 + x * (1 - E.sigmoid(x))))}, refuse=without("silu_cpu", BOOL, INT))
+_mish = pointwise("mish", x * E.tanh(E.where(x > 20, x, E.log1p(E.exp(x)))), "x", refuse=only_floats("mish_cpu"))
 _inside = E.logical_and(x > -3, x < 3)
 _hardswish = pointwise(
     "hardswish", x * E.clamp(x + 3, 0, 6) / 6, "x",
-    grad={"x": E.where(x <= -3, 0, E.where(x < 3, g * (x / 3 + 0.5), g))},
+    grad={"x": E.where(x <= -3, 0, E.where(x < 3, g * (x / 3 + 0.5), g))}, refuse=only_floats("hardswish_cpu")
 )  # fmt: skip
-_hardsigmoid = pointwise("hardsigmoid", E.clamp(x + 3, 0, 6) / 6, "x", grad={"x": zero_outside(_inside, g / 6)})
+_hardsigmoid = pointwise("hardsigmoid", E.clamp(x + 3, 0, 6) / 6, "x", grad={"x": zero_outside(_inside, g / 6)}, refuse=only_floats("hardsigmoid_cpu"))
 _relu6 = pointwise("relu6", E.clamp(x, 0, 6), "x", node="HardtanhBackward0",
-                   grad={"x": zero_outside(E.logical_and(out > 0, out < 6))})  # fmt: skip
+                   grad={"x": zero_outside(E.logical_and(out > 0, out < 6))}, refuse={BOOL: _NO_BOOLS, COMPLEX: _NO_CLAMP})  # fmt: skip
 _selu = pointwise(
     "selu", E.where(x > 0, _SCALE * x, (_SCALE * _ALPHA) * E.expm1(x)), "x", node="EluBackward0",
-    grad={"x": E.where(out > 0, g * _SCALE, g * (out + _SCALE * _ALPHA))},
+    grad={"x": E.where(out > 0, g * _SCALE, g * (out + _SCALE * _ALPHA))}, refuse=only_floats("elu_cpu")
 )  # fmt: skip
-_logsigmoid = pointwise("log_sigmoid", E.logsigmoid(x), "x", node="LogSigmoidBackward0", grad={"x": g * E.sigmoid(-x)})
-_softsign = pointwise("softsign", x / (1 + E.abs(x)), "x", node="DivBackward0")
+_logsigmoid = pointwise("log_sigmoid", E.logsigmoid(x), "x", node="LogSigmoidBackward0", grad={"x": g * E.sigmoid(-x)}, refuse=only_floats("log_sigmoid_cpu"))
+_softsign = pointwise("softsign", x / (1 + E.abs(x)), "x", node="DivBackward0", promote="float", refuse=without("abs_cpu", BOOL))
 _tanhshrink = pointwise("tanhshrink", x - E.tanh(x), "x", node="SubBackward0",
-                        grad={"x": g * (E.tanh(x) * E.tanh(x))})  # fmt: skip
+                        grad={"x": g * (E.tanh(x) * E.tanh(x))}, promote="float", refuse={BOOL: _NO_MINUS})  # fmt: skip
 
 
 def _plain(name: str, op: Pointwise, doc: str, inplace: bool = True, torch: bool = False, function_: bool = False) -> Any:
@@ -144,26 +159,26 @@ def gelu(input: Tensor, approximate: str = "none", *, out: Tensor | None = None)
 publish_all(gelu, "gelu")
 
 # ---- with parameters ------------------------------------------------------------------------------------------------
-_leaky = pointwise("leaky_relu", E.where(x > 0, x, x * y), "x y", grad={"x": E.where(x > 0, g, g * y)})
+_leaky = pointwise("leaky_relu", E.where(x > 0, x, x * y), "x y", grad={"x": E.where(x > 0, g, g * y)}, refuse=only_floats("leaky_relu_cpu"))
 _leaky_ = pointwise("leaky_relu_", E.where(x > 0, x, x * y), "x y", node="LeakyReluBackward0",
-                    grad={"x": E.where(out > 0, g, g * y)})  # fmt: skip
-_elu = pointwise("elu", E.where(x > 0, x, y * E.expm1(x)), "x y", grad={"x": E.where(x > 0, g, g * (y * E.exp(x)))})
+                    grad={"x": E.where(out > 0, g, g * y)}, refuse=only_floats("leaky_relu_cpu"))  # fmt: skip
+_elu = pointwise("elu", E.where(x > 0, x, y * E.expm1(x)), "x y", grad={"x": E.where(x > 0, g, g * (y * E.exp(x)))}, refuse=only_floats("elu_cpu"))
 _elu_ = pointwise("elu_", E.where(x > 0, x, y * E.expm1(x)), "x y", node="EluBackward0",
-                  grad={"x": E.where(out > 0, g, g * (out + y))})  # fmt: skip
-_celu = pointwise("celu", E.where(x > 0, x, y * E.expm1(x / y)), "x y", grad={"x": E.where(x > 0, g, g * E.exp(x / y))})
+                  grad={"x": E.where(out > 0, g, g * (out + y))}, refuse=only_floats("elu_cpu"))  # fmt: skip
+_celu = pointwise("celu", E.where(x > 0, x, y * E.expm1(x / y)), "x y", grad={"x": E.where(x > 0, g, g * E.exp(x / y))}, refuse=only_floats("elu_cpu"))
 _celu_ = pointwise("celu_", E.where(x > 0, x, y * E.expm1(x / y)), "x y", node="CeluBackward0",
-                   grad={"x": E.where(out > 0, g, g * (out / y + 1))})  # fmt: skip
-_hardtanh = pointwise("hardtanh", E.clamp(x, y, z), "x y z", grad={"x": zero_outside(E.logical_and(x > y, x < z))})
+                   grad={"x": E.where(out > 0, g, g * (out / y + 1))}, refuse=only_floats("elu_cpu"))  # fmt: skip
+_hardtanh = pointwise("hardtanh", E.clamp(x, y, z), "x y z", grad={"x": zero_outside(E.logical_and(x > y, x < z))}, refuse=_NO_HARDTANH)
 _hardtanh_ = pointwise("hardtanh_", E.clamp(x, y, z), "x y z", node="HardtanhBackward0",
-                       grad={"x": zero_outside(E.logical_and(out > y, out < z))})  # fmt: skip
-_threshold = pointwise("threshold", E.where(x <= y, z, x), "x y z", grad={"x": E.where(x <= y, 0, g)})
+                       grad={"x": zero_outside(E.logical_and(out > y, out < z))}, refuse=_NO_HARDTANH)  # fmt: skip
+_threshold = pointwise("threshold", E.where(x <= y, z, x), "x y z", grad={"x": E.where(x <= y, 0, g)}, refuse=without("threshold_cpu", BOOL, COMPLEX))
 _softplus1 = pointwise("softplus_1_20", E.where(x > 20, x, E.log1p(E.exp(x))), "x", node="SoftplusBackward0",
-                       grad={"x": E.where(x > 20, g, g * E.sigmoid(x))})  # fmt: skip
+                       grad={"x": E.where(x > 20, g, g * E.sigmoid(x))}, refuse=only_floats("softplus_cpu"))  # fmt: skip
 _softplus = pointwise("softplus", E.where(x * y > z, x, E.log1p(E.exp(x * y)) / y), "x y z",
-                      grad={"x": E.where(x * y > z, g, g * E.sigmoid(x * y))})  # fmt: skip
+                      grad={"x": E.where(x * y > z, g, g * E.sigmoid(x * y))}, refuse=only_floats("softplus_cpu"))  # fmt: skip
 _softshrink = pointwise("softshrink", E.where(x > y, x - y, E.where(x < -y, x + y, x * 0)), "x y",
-                        grad={"x": E.where(E.abs(x) <= y, 0, g)})  # fmt: skip
-_hardshrink = pointwise("hardshrink", E.where(E.abs(x) <= y, 0, x), "x y", grad={"x": E.where(E.abs(x) <= y, 0, g)})
+                        grad={"x": E.where(E.abs(x) <= y, 0, g)}, refuse=only_floats("softshrink_check"))  # fmt: skip
+_hardshrink = pointwise("hardshrink", E.where(E.abs(x) <= y, 0, x), "x y", grad={"x": E.where(E.abs(x) <= y, 0, g)}, refuse=only_floats("hardshrink_cpu"))
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -187,12 +202,15 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     """x between ``min_val`` and ``max_val``, those outside."""
     if min_val > max_val:
         raise error(ValueError, "min_val cannot be greater than max_val")
+    if isinstance(input, Tensor) and input.dtype is uint8 and (min_val < 0 or max_val < 0):
+        raise error(RuntimeError, "cannot do hardtanh on an unsigned type with negative limits")
+    min_val, max_val = _whole(input, min_val, max_val)
     return _hardtanh_.inplace(input, min_val, max_val) if inplace else _hardtanh.call(input, min_val, max_val)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where it is above ``threshold``, ``value`` elsewhere."""
-    return (_threshold.inplace if inplace else _threshold.call)(input, threshold, value)
+    return (_threshold.inplace if inplace else _threshold.call)(input, *_whole(input, threshold, value))
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -224,7 +242,7 @@ publish_all(softshrink, "softshrink")
 publish_all(hardshrink, "hardshrink", torch=True, method=True)
 
 # ---- prelu, rrelu, glu ----------------------------------------------------------------------------------------------
-_prelu = pointwise("prelu", E.where(x > 0, x, y * x), "x y", node="PreluKernelBackward0")
+_prelu = pointwise("prelu", E.where(x > 0, x, y * x), "x y", node="PreluKernelBackward0", refuse=only_floats("prelu_cpu"))
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -245,14 +263,14 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     if w.ndim > 1:
         raise error(RuntimeError, f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {w.ndim}")
     if a.ndim > 1 and w.ndim == 1:
-        weight = weight.reshape([w.size if i == 1 else 1 for i in range(a.ndim)])  # type: ignore[attr-defined]
+        weight = weight.reshape([w.size if i == 1 else 1 for i in range(a.ndim)])
     elif a.ndim == 0 and w.ndim == 1:
-        weight = weight.reshape(())  # type: ignore[attr-defined]
+        weight = weight.reshape(())
     return _prelu.call(input, weight)
 
 
 publish_all(prelu, "prelu", torch=True, method=True)
-_noisy_leaky = pointwise("rrelu", E.where(x > 0, x, x * y), "x y", node="RreluWithNoiseBackward0",
+_noisy_leaky = pointwise("rrelu", E.where(x > 0, x, x * y), "x y", node="RreluWithNoiseBackward0", refuse=only_floats("rrelu_with_noise_out_cpu"),
                          grad={"x": E.where(x > 0, g, g * y)})  # fmt: skip
 
 
@@ -265,7 +283,7 @@ def rrelu(
         raise error(RuntimeError, f"Lower bound should be less than or equal to the upper bound, but got lower={lower}, upper={upper}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
-    slopes = input.detach().clone().uniform_(lower, upper, generator=generator)  # type: ignore[attr-defined]
+    slopes = input.detach().clone().uniform_(lower, upper, generator=generator)
     return (_noisy_leaky.inplace if inplace else _noisy_leaky.call)(input, slopes)
 
 
@@ -283,8 +301,8 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     if shape[d] % 2:
         raise error(RuntimeError, f"Halving dimension must be even, but dimension {d} is size {shape[d]}")
     half = shape[d] // 2
-    return _glu.call(input.narrow(d, 0, half), input.narrow(d, half, half))  # type: ignore[attr-defined]
+    return _glu.call(input.narrow(d, 0, half), input.narrow(d, half, half))
 
 
-_glu = pointwise("glu", x * E.sigmoid(y), "x y", grad={"y": g * x * (E.sigmoid(y) * (1 - E.sigmoid(y)))})
+_glu = pointwise("glu", x * E.sigmoid(y), "x y", grad={"y": g * x * (E.sigmoid(y) * (1 - E.sigmoid(y)))}, refuse=only_floats("glu_cpu"))
 publish("glu", glu, NN)

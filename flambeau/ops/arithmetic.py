@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.pointwise import NO_COMPLEX, NUMBER, Pointwise, pointwise
+from ..autograd.pointwise import NO_COMPLEX, NUMBER, Pointwise, only_floats, pointwise, without
 from ..autograd.primitive import primitive
 from ..core.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, SCALAR_NAMES, complex128, float64
 from ..core.errors import error
@@ -18,7 +18,7 @@ from .public import become, public, public_pointwise, publish, write_out
 x, y, z, g, out_ = E.var("x"), E.var("y"), E.var("z"), E.var("g"), E.var("out")
 c = E.scalar("c")  # a Python number
 LN2 = 0.6931471805599453
-NO_GRADIENT = E.apply("mul", E.sign(g), E.const(0))  # zeros that arrive, as PyTorch's do
+NO_GRADIENT = E.ZERO  # zero everywhere: zeros arrive, as PyTorch's do
 
 
 def attach(op: Pointwise, name: str, *, reflected: Any = True, inplace: Any = None) -> None:
@@ -93,7 +93,7 @@ def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) ->
         r = _add_call(input, other)
     else:
         _check_alpha(alpha, input, other)
-        r = _add_alpha.call(input, other, alpha)
+        r = _add_alpha.call(input, other, bool(alpha) if is_bool(input) and is_bool(other) else alpha)
     return r if out is None else give("add", r, out)
 
 
@@ -167,12 +167,14 @@ def _no_zero(xs: tuple[Any, ...]) -> None:
 _NO_BOOL = {BOOL: "\"{name}_cpu\" not implemented for '{dtype}'", **NO_COMPLEX}
 _floor_div = pointwise("floor_divide", E.floordiv(x, y), "x y", check=_no_zero, refuse=_NO_BOOL)
 _floor_div_grad = pointwise(
-    "div_floor", E.floordiv(x, y), "x y", node="DivBackward2", check=_no_zero, grad={"x": NO_GRADIENT, "y": NO_GRADIENT}
+    "div_floor", E.floordiv(x, y), "x y", node="DivBackward2", check=_no_zero, grad={"x": NO_GRADIENT, "y": NO_GRADIENT},
+    refuse=dict(without("div_floor_cpu", BOOL, COMPLEX)),
 )
 _trunc_div = pointwise(
-    "div_trunc", E.trunc(x / y), "x y", node="DivBackward2", grad={"x": NO_GRADIENT, "y": NO_GRADIENT}
+    "div_trunc", E.trunc(x / y), "x y", node="DivBackward2", grad={"x": NO_GRADIENT, "y": NO_GRADIENT},
+    refuse=dict(without("div_trunc_cpu", COMPLEX)),
 )
-_trunc_div_int = pointwise("div_trunc_int", E.floordiv(x - E.fmod(x, y), y), "x y", check=_no_zero)
+_trunc_div_int = pointwise("div_trunc_int", E.floordiv(x - E.fmod(x, y), y), "x y", check=_no_zero, refuse=dict(without("div_trunc_cpu", BOOL)))
 
 
 def _div_mode(a: Any, b: Any, mode: Any) -> Pointwise:
@@ -260,7 +262,7 @@ remainder = with_number(
 )
 fmod = with_number("fmod", _fmod, _fmod_number, "``input - other * trunc(input / other)``: the dividend's sign.")
 attach(_remainder, "mod", reflected=_rremainder.operator(), inplace=Tensor.remainder_)
-Tensor.__mod__ = number_operator(_remainder, _remainder_number)  # type: ignore[attr-defined]
+Tensor.__mod__ = number_operator(_remainder, _remainder_number)
 
 # ---- powers ---------------------------------------------------------------------------------------------------------
 _NO_NEGATIVE = "Integers to negative integer powers are not allowed."
@@ -339,10 +341,24 @@ def __pow__(self: Tensor, exponent: Any) -> Any:
 
 both(pow, "pow")
 both(pow_, "pow_")
-Tensor.__pow__ = __pow__  # type: ignore[attr-defined]
-Tensor.__rpow__ = _rpow.operator()  # type: ignore[attr-defined]
-Tensor.__ipow__ = pow_  # type: ignore[attr-defined]
-public_pointwise(_square, doc="``input * input``.")
+Tensor.__pow__ = __pow__
+Tensor.__rpow__ = _rpow.operator()
+Tensor.__ipow__ = pow_
+
+
+def square(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """``input * input``; truth values give integers.
+
+    >>> import flambeau as torch
+    >>> torch.square(torch.tensor([-3., 2.]))
+    tensor([9., 4.])
+    """
+    r = _square_call(input.long() if is_bool(input) and isinstance(input, Tensor) else input)
+    return r if out is None else give("square", r, out)
+
+
+both(square, "square")
+both(_square.inplace, "square_")
 
 
 @public(out=True)
@@ -365,7 +381,7 @@ def float_power_(input: Tensor, exponent: Any) -> Tensor:
     return pow_(input, exponent)
 
 
-Tensor.float_power_ = float_power_  # type: ignore[attr-defined]
+Tensor.float_power_ = float_power_
 
 
 def _is_complex(v: Any) -> bool:
@@ -379,7 +395,7 @@ _neg = pointwise(
             "use the `~` or `logical_not()` operator instead."},
 )  # fmt: skip
 public_pointwise(_neg, names=("negative",), doc="``-input``.")
-Tensor.__neg__ = _neg.call  # type: ignore[attr-defined]
+Tensor.__neg__ = _neg.call
 
 
 @public
@@ -390,7 +406,7 @@ def positive(input: Tensor) -> Tensor:
     return input
 
 
-Tensor.__pos__ = positive  # type: ignore[attr-defined]
+Tensor.__pos__ = positive
 
 _abs = pointwise("abs", E.abs(x), "x")
 
@@ -405,7 +421,7 @@ def abs(input: Tensor, *, out: Tensor | None = None) -> Tensor:  # noqa: A001
     if isinstance(input, Tensor) and input._a.dtype.kind == "c":
         return give("abs", _abs_complex(input), out)
     if isinstance(input, Tensor) and input._a.dtype.kind == "b":
-        r = wrap(input._a.copy())
+        raise error(NotImplementedError, "\"abs_cpu\" not implemented for 'Bool'")
     else:
         r = _abs.call(input)
     return r if out is None else give("abs", r, out)
@@ -413,16 +429,33 @@ def abs(input: Tensor, *, out: Tensor | None = None) -> Tensor:  # noqa: A001
 
 both(abs, "abs", "absolute")
 both(_abs.inplace, "abs_", "absolute_")
-Tensor.__abs__ = abs  # type: ignore[attr-defined]
+Tensor.__abs__ = abs
 
 _flat = {"x": NO_GRADIENT}
-_sign = pointwise("sign", E.sign(x), "x", grad=_flat)
-public_pointwise(_sign, doc="-1, 0 or 1.")
+_NO_SIGN = {COMPLEX: "Unlike NumPy, torch.sign is not intended to support complex numbers. Please use torch.sgn instead."}
+_sign = pointwise("sign", E.sign(x), "x", grad=_flat, refuse=_NO_SIGN)
+
+
+def sign(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """-1, 0 or 1; truth values stay as they are.
+
+    >>> import flambeau as torch
+    >>> torch.sign(torch.tensor([-0.5, 0., 3.]))
+    tensor([-1.,  0.,  1.])
+    """
+    r = wrap(input._a.copy()) if is_bool(input) and isinstance(input, Tensor) else _sign.call(input)
+    return r if out is None else give("sign", r, out)
+
+
+both(sign, "sign")
+both(lambda input: input if is_bool(input) else _sign.inplace(input), "sign_")
 _sgn = pointwise("sgn", E.sign(x), "x", grad=_flat)
 for _name, _expr, _more in (("floor", E.floor(x), ()), ("ceil", E.ceil(x), ()), ("trunc", E.trunc(x), ("fix",))):
     _op = pointwise(_name, _expr, "x", grad=_flat, refuse=dict(NO_COMPLEX))
 
     def _round_function(input: Tensor, *, out: Tensor | None = None, _op: Pointwise = _op) -> Tensor:
+        if is_bool(input):
+            raise error(NotImplementedError, f"\"{_op.name}_vml_cpu\" not implemented for 'Bool'")
         r = input.clone() if is_integral(input) and isinstance(input, Tensor) else _op.call(input)
         return r if out is None else give(_op.name, r, out)
 
@@ -439,6 +472,8 @@ _round = pointwise("round", E.round(x), "x", grad=_flat, refuse=dict(NO_COMPLEX)
 
 def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:  # noqa: A001
     """To the nearest integer, halves to even; to ``decimals`` places."""
+    if is_bool(input):
+        raise error(NotImplementedError, "\"round_vml_cpu\" not implemented for 'Bool'")
     if is_integral(input):
         r = input.clone()
     elif decimals == 0:
@@ -462,7 +497,7 @@ both(round, "round")
 both(round_, "round_")
 
 public_pointwise(
-    pointwise("frac", x - E.trunc(x), "x", grad={"x": g}, refuse={INT: '"frac" not implemented for \'{dtype}\''}),
+    pointwise("frac", x - E.trunc(x), "x", grad={"x": g}, refuse=only_floats("frac_cpu")),
     doc="What is behind the point: ``input - trunc(input)``.",
 )
 public_pointwise(
@@ -474,7 +509,7 @@ public_pointwise(
 def sgn(input: Tensor) -> Tensor:
     """The sign; of complex numbers ``z / |z|``, and 0 for 0."""
     if input._a.dtype.kind != "c":
-        return _sgn.call(input)
+        return sign(input) if is_bool(input) else _sgn.call(input)
     size = abs(input)
     return input / where_zero(size)
 
@@ -500,21 +535,21 @@ for _name, _pick in (("fmax", _first_max), ("fmin", _first_min)):
         inplace=False, doc="Of two numbers the one wanted; of a number and nan, the number.",
     )  # fmt: skip
 public_pointwise(
-    pointwise("hypot", E.hypot(x, y), "x y", refuse={INT: '"hypot_cpu" not implemented for \'{dtype}\''}),
+    pointwise("hypot", E.hypot(x, y), "x y", refuse=only_floats("hypot_cpu")),
     doc="``sqrt(input² + other²)``, without overflow.",
 )
-_atan2 = pointwise("atan2", E.atan2(x, y), "x y", promote="float")
+_atan2 = pointwise("atan2", E.atan2(x, y), "x y", promote="float", refuse=without("atan2_cpu", COMPLEX))
 public_pointwise(_atan2, names=("arctan2",), doc="The angle of the point (other, input).")
 copysign = with_number(
     "copysign",
-    pointwise("copysign", E.copysign(x, y), "x y", promote="float"),
+    pointwise("copysign", E.copysign(x, y), "x y", promote="float", refuse=without("copysign_cpu", COMPLEX)),
     pointwise("copysign_number", E.copysign(x, y), "x y", promote="float", node="CopysignBackward1"),
     "The magnitude of ``input`` with the sign of ``other``.",
 )
 public_pointwise(
     pointwise(
-        "logaddexp", E.where(E.eq(x, y), x + LN2, E.maximum(x, y) + E.log1p(E.exp(-E.abs(x - y)))), "x y",
-        grad={"x": g * E.exp(x - out_), "y": g * E.exp(y - out_)}, refuse={INT: '"logaddexp" not implemented for \'{dtype}\''},
+        "logaddexp", E.where(E.eq(x, y), x + LN2, E.where(x >= y, x + E.log1p(E.exp(y - x)), y + E.log1p(E.exp(x - y)))), "x y",
+        grad={"x": g * E.exp(x - out_), "y": g * E.exp(y - out_)}, refuse=without("logaddexp_cpu", BOOL, INT),
     ),  # fmt: skip
     inplace=False, doc="``log(exp(input) + exp(other))``, without overflow.",
 )  # fmt: skip
@@ -522,7 +557,7 @@ _S = 1.4426950408889634
 public_pointwise(
     pointwise(
         "logaddexp2", E.where(E.eq(x, y), x + 1, E.maximum(x, y) + _S * E.log1p(E.exp2(-E.abs(x - y)))), "x y",
-        grad={"x": g * E.exp2(x - out_), "y": g * E.exp2(y - out_)}, refuse={INT: '"logaddexp2" not implemented for \'{dtype}\''},
+        grad={"x": g * E.exp2(x - out_), "y": g * E.exp2(y - out_)}, refuse=only_floats("logaddexp2_cpu"),
     ),  # fmt: skip
     inplace=False, doc="``log2(2**input + 2**other)``, without overflow.",
 )  # fmt: skip
@@ -559,11 +594,12 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 
 
 # ---- three and more operands ----------------------------------------------------------------------------------------
-_addcmul = pointwise("addcmul", x + c * y * z, "x y z c")
+_addcmul = pointwise("addcmul", x + c * y * z, "x y z c", refuse=without("addcmul_cpu_out", BOOL))
 _addcdiv = pointwise("addcdiv", x + c * (y / z), "x y z c")
 
 
-def _check_addc(name: str, value: Any, xs: tuple[Any, ...]) -> None:
+def _check_addc(name: str, value: Any, xs: tuple[Any, ...]) -> Any:
+    """The number, for integers as one of them."""
     for i, t in enumerate(xs):
         if not isinstance(t, Tensor):
             which = ("input", "tensor1", "tensor2")[i]
@@ -577,8 +613,7 @@ def _check_addc(name: str, value: Any, xs: tuple[Any, ...]) -> None:
             "for float inputs. The future addcdiv behavior is just the latter implementation: (input + value * tensor1 / "
             "tensor2), for all dtypes.",
         )
-    if isinstance(value, float) and all(map(is_integral, xs)):
-        raise error(RuntimeError, "value cannot be converted to type int64_t without overflow")
+    return int(value) if isinstance(value, float) and all(map(is_integral, xs)) else value
 
 
 for _name, _op in (("addcmul", _addcmul), ("addcdiv", _addcdiv)):
@@ -587,11 +622,11 @@ for _name, _op in (("addcmul", _addcmul), ("addcdiv", _addcdiv)):
         input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, out: Tensor | None = None,
         _op: Pointwise = _op,
     ) -> Tensor:  # fmt: skip
-        _check_addc(_op.name, value, (input, tensor1, tensor2))
+        value = _check_addc(_op.name, value, (input, tensor1, tensor2))
         return give(_op.name, _op.call(input, tensor1, tensor2, value), out)
 
     def _addc_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, _op: Pointwise = _op) -> Tensor:
-        _check_addc(_op.name, value, (input, tensor1, tensor2))
+        value = _check_addc(_op.name, value, (input, tensor1, tensor2))
         return _op.inplace(input, tensor1, tensor2, value)
 
     _addc.__name__ = _addc.__qualname__ = _name
@@ -608,10 +643,12 @@ def _lerp_expr(w: Any) -> Any:
 
 
 _lerp_number = pointwise(
-    "lerp_number", _lerp_expr(z), "x y z", node="LerpBackward0", grad={"x": g * (1 - z), "y": g * z}
+    "lerp_number", _lerp_expr(z), "x y z", node="LerpBackward0", grad={"x": g * (1 - z), "y": g * z},
+    refuse=without("lerp_kernel_scalar", BOOL, INT),
 )
 _lerp = pointwise(
-    "lerp", _lerp_expr(z), "x y z", node="LerpBackward1", grad={"x": g * (1 - z), "y": g * z, "z": g * (y - x)}
+    "lerp", _lerp_expr(z), "x y z", node="LerpBackward1", grad={"x": g * (1 - z), "y": g * z, "z": g * (y - x)},
+    refuse=without("lerp_kernel_tensor", BOOL, INT),
 )
 
 
@@ -704,7 +741,7 @@ _one_sided("clamp_max", clamp_max, "max")
 _xlogy_grad = {"x": g * E.where(E.logical_and(E.eq(x, 0), y <= 0), 0, E.log(y)), "y": g * x / y}
 xlogy = with_number(
     "xlogy",
-    pointwise("xlogy", E.xlogy(x, y), "x y", promote="float", grad=_xlogy_grad),
+    pointwise("xlogy", E.xlogy(x, y), "x y", promote="float", grad=_xlogy_grad, refuse=without("xlogy_cpu", COMPLEX)),
     pointwise("xlogy_number", E.xlogy(x, y), "x y", promote="float", node="XlogyBackward2", grad=_xlogy_grad),
     "``input * log(other)``, and 0 where ``input`` is 0 and ``other`` isn't nan.",
 )
@@ -714,6 +751,7 @@ public_pointwise(
     pointwise(
         "xlog1py", _xlog1py, "x y", promote="float", node="SpecialXlog1PyBackward0",
         grad={"x": g * E.where(E.logical_and(E.eq(x, 0), y <= -1), 0, E.log1p(y)), "y": g * x / (y + 1)},
+        refuse=without("xlog1py_cpu", COMPLEX),
     ),  # fmt: skip
     module="special", method=False, inplace=False, doc="``input * log1p(other)``, and 0 where ``input`` is 0.",
 )  # fmt: skip

@@ -145,10 +145,10 @@ def _mixed(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, dropou
         scores = scores + bias
     p = _softmax(scores, scores._a.ndim - 1)
     if dead is not None:
-        p = p.masked_fill(wrap(dead), 0.0)  # type: ignore[attr-defined]
+        p = p.masked_fill(wrap(dead), 0.0)
     if dropout:
         p = FUNCTIONS["nn.functional"]["dropout"](p, dropout, True)
-    return p @ v  # type: ignore[operator,no-any-return]
+    return p @ v
 
 
 def scaled_dot_product_attention(
@@ -208,7 +208,7 @@ def _check(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool) -> N
             raise error(RuntimeError, "_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True",
                         hint="Pass the one or the other.")
         if mask._a.dtype != bool and mask._a.dtype != q._a.dtype and mask._a.dtype != np.float32:
-            dt = "long int" if C_NAMES[mask.dtype] == "long" else C_NAMES[mask.dtype]
+            dt = C_NAMES[mask.dtype]
             raise error(
                 RuntimeError,
                 f"Expected attn_mask dtype to be bool or float or to match query dtype, but got attn_mask.dtype: {dt} and  "
@@ -248,7 +248,7 @@ def _repeat_heads(q: Tensor, t: Tensor) -> Tensor:
     if not own or heads % own:
         raise error(RuntimeError, "Number of heads in key and value must divide the number of heads in query",
                     hint=f"query has {heads}, key or value {own}.")
-    return t.repeat_interleave(heads // own, -3)  # type: ignore[attr-defined,no-any-return]
+    return t.repeat_interleave(heads // own, -3)
 
 
 publish("scaled_dot_product_attention", scaled_dot_product_attention, "nn.functional")

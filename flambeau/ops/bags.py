@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.primitive import primitive
-from ..core.dtypes import SCALAR_NAMES
+from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
 from .indexing import embedding
@@ -28,13 +28,13 @@ def _segment_max(x: Tensor, bag: np.ndarray, bags: int) -> Tensor:
     """The largest of each run, feature by feature; zeros for an empty one."""
     n, features = x._a.shape
     if not n:
-        return x.new_zeros((bags, features))  # type: ignore[attr-defined,no-any-return]
+        return x.new_zeros((bags, features))
     starts = np.flatnonzero(np.diff(bag, prepend=-1))
     best = np.maximum.reduceat(x._a, starts, axis=0)
     each = np.repeat(best, np.diff(starts, append=n), axis=0)
     rows = np.where((x._a == each) | (x._a != x._a), np.arange(n)[:, None], n - 1)
     first = np.minimum.reduceat(rows, starts, axis=0)
-    picked = x.gather(0, wrap(first))  # type: ignore[attr-defined]
+    picked = x.gather(0, wrap(first))
     return _segment_sum(picked, bag[starts], bags)
 
 
@@ -79,6 +79,12 @@ def embedding_bag(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
             f"torch.{SCALAR_NAMES[input.dtype]}Tensor instead (while checking arguments for embedding_bag)",
         )
+    if weight.dtype.category != FLOAT:
+        raise error(
+            RuntimeError,
+            "Expected tensor for argument #1 'weight' to have one of the following scalar types: Half, BFloat16, Float, Double; but "
+            f"got torch.{SCALAR_NAMES[weight.dtype]}Tensor instead (while checking arguments for embedding_bag)",
+        )
     n = weight._a.shape[0]
     wrong = np.flatnonzero((flat < 0) | (flat >= n))
     if wrong.size:
@@ -88,7 +94,7 @@ def embedding_bag(
     if include_last_offset and input._a.ndim == 1:
         flat, starts = flat[: starts[-1]], starts[:-1]
         if per_sample_weights is not None:
-            per_sample_weights = per_sample_weights[: flat.size]  # type: ignore[index]
+            per_sample_weights = per_sample_weights[: flat.size]
     bags = starts.size
     bag = np.repeat(np.arange(bags), np.diff(starts, append=flat.size))
     if padding_idx is not None:
@@ -97,15 +103,15 @@ def embedding_bag(
         kept = flat != (padding_idx + n if padding_idx < 0 else padding_idx)
         flat, bag = flat[kept], bag[kept]
         if per_sample_weights is not None:
-            per_sample_weights = per_sample_weights.reshape(-1)[wrap(kept)]  # type: ignore[attr-defined]
+            per_sample_weights = per_sample_weights.reshape(-1)[wrap(kept)]
     rows = embedding(wrap(flat), weight, None, max_norm, norm_type, scale_grad_by_freq)
     if mode == "max":
         return _segment_max(rows, bag, bags)
     if per_sample_weights is not None:
-        rows = rows * per_sample_weights.reshape(-1, 1)  # type: ignore[attr-defined,operator]
+        rows = rows * per_sample_weights.reshape(-1, 1)
     elif mode == "mean":
         counts = np.bincount(bag, minlength=bags)
-        rows = rows * wrap((1 / np.maximum(counts, 1))[bag].astype(weight._a.dtype)[:, None])  # type: ignore[operator]
+        rows = rows * wrap((1 / np.maximum(counts, 1))[bag].astype(weight._a.dtype)[:, None])
     return _segment_sum(rows, bag, bags)
 
 

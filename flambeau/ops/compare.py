@@ -44,16 +44,25 @@ for _name, _fn, _operator in (
     attach(_op, _operator)
 _not = pointwise("bitwise_not", E.bitnot(x), "x", refuse=_NO_FLOAT, differentiable=False)
 public_pointwise(_not, doc="Every bit turned; ``not`` of truth values.")
-Tensor.__invert__ = _not.call  # type: ignore[attr-defined]
 
-_NO_SHIFT = {BOOL: "\"{name}_cpu\" not implemented for '{dtype}'", **_NO_FLOAT}
+
+def invert(self: Tensor) -> Tensor:
+    """``~x``: the bits, or the truth value, turned over."""
+    if self._a.dtype.kind not in "biu":
+        raise error(TypeError, "~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+    return _not.call(self)
+
+
+Tensor.__invert__ = invert
+
 for _name, _fn, _operator in (
     ("bitwise_left_shift", E.lshift, "lshift"),
     ("bitwise_right_shift", E.rshift, "rshift"),
 ):
-    _op = pointwise(_name, _fn(x, y), "x y", refuse=_NO_SHIFT, differentiable=False)
+    _no_shift = dict.fromkeys((BOOL, FLOAT, COMPLEX), f"\"{_operator}_cpu\" not implemented for '{{dtype}}'")
+    _op = pointwise(_name, _fn(x, y), "x y", refuse=_no_shift, differentiable=False)
     public_pointwise(_op, doc=f"Bits moved {_name[8:-6]} by ``other`` places.")
-    _reflected = pointwise("r" + _name, _fn(y, x), "x y", refuse=_NO_SHIFT, differentiable=False)
+    _reflected = pointwise("r" + _name, _fn(y, x), "x y", refuse=_no_shift, differentiable=False)
     attach(_op, _operator, reflected=_reflected.operator())
 
 for _name, _fn, _doc in (
@@ -62,7 +71,8 @@ for _name, _fn, _doc in (
     ("isfinite", E.isfinite, "True where ``input`` is neither nan nor infinite."),
     ("signbit", E.signbit, "True where the sign bit is set, -0.0 included."),
 ):
-    public_pointwise(pointwise(_name, _fn(x), "x"), inplace=False, doc=_doc)
+    _refuse = {COMPLEX: "signbit is not implemented for complex tensors."} if _name == "signbit" else None
+    public_pointwise(pointwise(_name, _fn(x), "x", refuse=_refuse), inplace=False, doc=_doc)
 for _name, _limit in (("isposinf", float("inf")), ("isneginf", -float("inf"))):
     public_pointwise(
         pointwise(_name, E.eq(x, _limit), "x", refuse={COMPLEX: "{name} does not support complex inputs."}),
@@ -130,7 +140,7 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
     return wrap(np.isin(a, b, assume_unique=assume_unique, invert=invert))
 
 
-Tensor.isin = isin  # type: ignore[attr-defined]
+Tensor.isin = isin
 
 
 def is_nonzero(input: Tensor) -> bool:

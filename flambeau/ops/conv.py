@@ -28,6 +28,7 @@ from ..core.tensor import Tensor
 from ..kernels import conv as kernels
 from .matmul import conj
 from .public import publish
+from .takes import takes
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -49,7 +50,7 @@ def _convolution_grads(g: Any, x: Any, w: Any, stride: Any, padding: Any, dilati
 
 def over_channels(g: Tensor) -> Tensor:
     """The gradient of a bias: the sum over all but the channels."""
-    return g.sum((0, *range(2, g._a.ndim)))  # type: ignore[attr-defined]
+    return g.sum((0, *range(2, g._a.ndim)))
 
 
 @primitive("convolution", vjp=_convolution_grads)
@@ -161,6 +162,7 @@ def geometry(
             f"Given weight of size {list(w)}, expected bias to be 1-dimensional with {w[0]} elements, but got bias of size "
             f"{list(b)} instead",
         )
+    check_sizes(x, w)
     padded = [n + before + after for n, (before, after) in zip(x[2:], pairs)]
     reach = [d * (k - 1) + 1 for k, d in zip(w[2:], dilation)]
     if any(n < r for n, r in zip(padded, reach)):
@@ -206,6 +208,15 @@ def check_ranks(x: tuple[int, ...], w: tuple[int, ...]) -> None:
         )
 
 
+def check_sizes(x: tuple[int, ...], w: tuple[int, ...]) -> None:
+    if 0 in w[2:]:
+        names = ("kernel_depth", "kernel_height", "kernel_width")[5 - len(w) :]
+        said = " ".join(f"{name}: {n}" for name, n in zip(names, w[2:]))
+        raise error(RuntimeError, f"kernel size should be greater than zero, but got {said}")
+    if 0 in x[2:]:
+        raise error(RuntimeError, f"Only zero batch or zero channel inputs are supported, but got input shape: {list(x)}")
+
+
 @lru_cache(4096)
 def transposed_geometry(
     x: tuple[int, ...], w: tuple[int, ...], b: Any, stride: Any, padding: Any, extra: Any, dilation: Any, groups: int
@@ -218,6 +229,11 @@ def transposed_geometry(
     if any(e < 0 for e in extra):
         raise error(RuntimeError, "negative output_padding is not supported")
     check_ranks(x, w)
+    if w[0] < groups:
+        raise error(
+            RuntimeError,
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but got weight of size {list(w)} instead",
+        )
     if w[0] % groups:
         raise error(
             RuntimeError,
@@ -236,6 +252,7 @@ def transposed_geometry(
             f"Given transposed=1, weight of size {list(w)}, expected bias to be 1-dimensional with {w[1] * groups} elements, but "
             f"got bias of size {list(b)} instead",
         )
+    check_sizes(x, w)
     if any(e >= s and e >= d for e, s, d in zip(extra, stride, dilation)):
         names = ("depth", "height", "width")[3 - rank :]
         said = [f"{what}_{n}: {v}" for what, vs in (("output_padding", extra), ("stride", stride), ("dilation", dilation))
@@ -272,15 +289,15 @@ def check_operands(name: str, rank: int, x: Any, w: Any, b: Any) -> None:
             RuntimeError,
             f"Expected {rank + 1}D (unbatched) or {rank + 2}D (batched) input to {name}, but got input of size: {list(x._a.shape)}",
         )
+    if b is not None and b._a.dtype != x._a.dtype:
+        raise error(
+            RuntimeError, f"Input type ({C_NAMES[x.dtype]}) and bias type ({C_NAMES[b.dtype]}) should be the same"
+        )
     if w._a.dtype != x._a.dtype:
         raise error(
             RuntimeError,
             f"expected scalar type {SCALAR_NAMES[x.dtype]} but found {SCALAR_NAMES[w.dtype]}",
             hint=f"The input is {x.dtype}, the weight {w.dtype}: convert one of them.",
-        )
-    if b is not None and b._a.dtype != x._a.dtype:
-        raise error(
-            RuntimeError, f"Input type ({C_NAMES[x.dtype]}) and bias type ({C_NAMES[b.dtype]}) should be the same"
         )
 
 
@@ -301,12 +318,14 @@ def _conv(name: str, rank: int, x: Any, w: Any, b: Any, stride: Any, padding: An
         shape = (1, *shape)
     if w._a.ndim != rank + 2:
         stride = expand(stride, rank, "stride")
+    if x._a.dtype.kind == "b":
+        takes("slow_conv2d_cpu", x, "ihfc")
     stride, pairs, dilation = geometry(
         shape, w._a.shape, None if b is None else b._a.shape, as_key(stride), as_key(padding), as_key(dilation), groups
     )
     out = _convolution(x, w, b, stride, pairs, dilation, groups)
     if unbatched:
-        return out.squeeze(0)  # type: ignore[no-any-return]
+        return out.squeeze(0)
     return follow_format(x, out) if rank > 1 and x.__dict__ else out
 
 
@@ -314,6 +333,8 @@ def _conv_transpose(
     name: str, rank: int, x: Any, w: Any, b: Any, stride: Any, padding: Any, extra: Any, groups: int, dilation: Any
 ) -> Tensor:
     check_operands(name, rank, x, w, b)
+    if x._a.dtype != np.int64:
+        takes(f"slow_conv_transpose{max(rank, 2)}d_out_cpu", x, "hfc")
     unbatched = x._a.ndim == rank + 1
     if unbatched:
         x = x.unsqueeze(0)
@@ -323,7 +344,7 @@ def _conv_transpose(
     )  # fmt: skip
     out = _transposed(x, w, b, stride, pairs, dilation, groups, shape)
     if unbatched:
-        return out.squeeze(0)  # type: ignore[no-any-return]
+        return out.squeeze(0)
     return follow_format(x, out) if rank > 1 and x.__dict__ else out
 
 
@@ -402,8 +423,8 @@ def convolution(
 
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """Convolution of sequences (time, batch, channels) with a weight (K, channels, out)."""
-    out = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)  # type: ignore[attr-defined]
-    return out.permute(2, 0, 1)  # type: ignore[attr-defined,no-any-return]
+    out = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
+    return out.permute(2, 0, 1)
 
 
 for _f in (conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, conv_tbc):

@@ -304,7 +304,7 @@ def numel(input: Tensor) -> int:
     return _tensor_only("numel", input)._a.size
 
 
-Tensor.nelement = numel  # type: ignore[attr-defined]
+Tensor.nelement = numel
 
 
 @public
@@ -409,11 +409,11 @@ def _len(self: Tensor) -> int:
 def _iter(self: Tensor) -> Iterator[Tensor]:
     if not self._a.ndim:
         raise error(TypeError, "iteration over a 0-d tensor")
-    return iter(self.unbind(0))  # type: ignore[attr-defined]
+    return iter(self.unbind(0))
 
 
 def _reversed(self: Tensor) -> Tensor:
-    return self if not self._a.ndim else self.flip(0)  # type: ignore[attr-defined]
+    return self if not self._a.ndim else self.flip(0)
 
 
 def _contains(self: Tensor, element: Any) -> bool:
@@ -428,25 +428,25 @@ def _contains(self: Tensor, element: Any) -> bool:
 
 def _format(self: Tensor, spec: str) -> str:
     if not self._a.ndim and self.__class__ is Tensor:
-        return format(self.item(), spec)  # type: ignore[attr-defined]
+        return format(self.item(), spec)
     return object.__format__(self, spec)
 
 
-Tensor.__bool__ = Tensor.__nonzero__ = _bool  # type: ignore[attr-defined]
+Tensor.__bool__ = Tensor.__nonzero__ = _bool
 def _number(self: Tensor, kind: Any) -> Any:
     if self._a.size != 1:
         raise error(ValueError, "only one element tensors can be converted to Python scalars")
-    return kind(self.item())  # type: ignore[attr-defined]
+    return kind(self.item())
 
 
-Tensor.__float__ = lambda self: _number(self, float)  # type: ignore[attr-defined]
-Tensor.__int__ = Tensor.__long__ = lambda self: _number(self, int)  # type: ignore[attr-defined]
-Tensor.__complex__ = lambda self: _number(self, complex)  # type: ignore[attr-defined]
-Tensor.__index__ = _index  # type: ignore[attr-defined]
-Tensor.__len__ = _len  # type: ignore[attr-defined]
-Tensor.__iter__ = _iter  # type: ignore[attr-defined]
-Tensor.__reversed__ = _reversed  # type: ignore[attr-defined]
-Tensor.__contains__ = _contains  # type: ignore[attr-defined]
+Tensor.__float__ = lambda self: _number(self, float)
+Tensor.__int__ = Tensor.__long__ = lambda self: _number(self, int)
+Tensor.__complex__ = lambda self: _number(self, complex)
+Tensor.__index__ = _index
+Tensor.__len__ = _len
+Tensor.__iter__ = _iter
+Tensor.__reversed__ = _reversed
+Tensor.__contains__ = _contains
 Tensor.__format__ = _format  # type: ignore[assignment]
 
 
@@ -478,8 +478,8 @@ def _array_wrap(self: Tensor, array: Any, context: Any = None, return_scalar: bo
     return wrap(array.astype(np.uint8) if array.dtype == bool else array)
 
 
-Tensor.__array__ = _array  # type: ignore[attr-defined]
-Tensor.__array_wrap__ = _array_wrap  # type: ignore[attr-defined]
+Tensor.__array__ = _array
+Tensor.__array_wrap__ = _array_wrap
 
 
 @public(method=False)
@@ -546,8 +546,8 @@ def _dlpack(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_dev
     return a.__dlpack__(stream=stream)
 
 
-Tensor.__dlpack__ = _dlpack  # type: ignore[attr-defined]
-Tensor.__dlpack_device__ = lambda self: (1, 0)  # type: ignore[attr-defined]
+Tensor.__dlpack__ = _dlpack
+Tensor.__dlpack_device__ = lambda self: (1, 0)
 
 
 class _Capsule:
@@ -592,7 +592,7 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
 
 
 def _copy_tensor(self: Tensor) -> Tensor:
-    return self.clone()  # type: ignore[attr-defined]
+    return self.clone()
 
 
 @public(function=False, method=True)
@@ -661,7 +661,7 @@ def _copy(x: Any, src: Any, /) -> Any:
 
 
 def reduce_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return g if g._a.shape == shape else g.sum_to_size(shape)  # type: ignore[attr-defined]
+    return g if g._a.shape == shape else g.sum_to_size(shape)
 
 
 def assign(into: np.ndarray, values: np.ndarray) -> None:
@@ -881,7 +881,7 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
 @public(function=False, method=True)
 def resize_as_(self: Tensor, tensor: Tensor, memory_format: Any = None) -> Tensor:
     """``self.resize_(tensor.shape)``."""
-    return self.resize_(tensor._a.shape, memory_format=memory_format)  # type: ignore[attr-defined]
+    return self.resize_(tensor._a.shape, memory_format=memory_format)
 
 
 def _is_shared(root: np.ndarray) -> bool:
@@ -930,7 +930,7 @@ def apply_(self: Tensor, callable: Any) -> Tensor:
     ip.check_writable(self)
     if self._rg:
         raise error(RuntimeError, "Can't call apply_() on Variable that requires grad. Use var.detach().apply_() instead.")
-    flat = [callable(v) for v in self.reshape(-1).tolist()]  # type: ignore[attr-defined]
+    flat = [callable(v) for v in self.reshape(-1).tolist()]
     self._a[...] = np.array(flat).astype(self._a.dtype).reshape(self._a.shape)
     ip.changed(self)
     return self
@@ -949,7 +949,7 @@ def map_(self: Tensor, tensor: Tensor, callable: Any) -> Tensor:
     return self
 
 
-Tensor.__copy__ = lambda self: _shallow(self)  # type: ignore[attr-defined]
+Tensor.__copy__ = lambda self: _shallow(self)
 
 
 def _shallow(t: Tensor) -> Tensor:

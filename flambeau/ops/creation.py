@@ -185,6 +185,8 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, **options: Any) -> Te
     """
     shape = size_of("full", (size,))
     value = fill_value._a.item() if isinstance(fill_value, Tensor) else fill_value
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__complex__") and not hasattr(value, "__float__"):
+        raise error(TypeError, f"full(): argument 'fill_value' (position 2) must be Number, not {type(value).__name__}")
     default = fill_value.dtype if isinstance(fill_value, Tensor) else dtypes.of_scalar(value)
     nt = np_type("full", dtype, _out_dtype(options) or default)
     a = new("full", shape, nt)
@@ -331,7 +333,7 @@ def _legacy_new(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return of_type(self.dtype, args)
 
 
-Tensor.new = _legacy_new  # type: ignore[attr-defined]
+Tensor.new = _legacy_new
 
 
 # ---- from data -----------------------------------------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ def _value(v: Any) -> Any:
     if isinstance(v, Tensor):
         if v._a.size != 1:
             raise error(ValueError, "only one element tensors can be converted to Python scalars")
-        return v.item()  # type: ignore[attr-defined]
+        return v.item()
     return v
 
 
@@ -474,10 +476,10 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     if device is not None:
         check_device(device)
     if isinstance(data, Tensor):
-        return data if dtype is None else data.to(dtype)  # type: ignore[attr-defined]
+        return data if dtype is None else data.to(dtype)
     if isinstance(data, np.ndarray):
         t = shared(data)
-        return t if dtype is None else t.to(dtype)  # type: ignore[attr-defined]
+        return t if dtype is None else t.to(dtype)
     return tensor(data, dtype=dtype)
 
 
@@ -506,7 +508,7 @@ def asarray(
             raise error(ValueError, f"can't alias tensor with dtype '{t.dtype}' into dtype '{dtype}'.")
         t = convert(t, dtype, None)
     elif copy:
-        t = t.clone()  # type: ignore[attr-defined]
+        t = t.clone()
     if requires_grad and not t._rg:
         t = want_grad(t if t is not obj else t._detached())
     elif not requires_grad and t._rg:
@@ -550,7 +552,7 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, req
 # ---- the legacy types ------------------------------------------------------------------------------------------------------------------
 def of_type(d: dtype, args: tuple[Any, ...]) -> Tensor:
     if len(args) == 1 and isinstance(args[0], Tensor):
-        return args[0].to(d)  # type: ignore[attr-defined]
+        return args[0].to(d)
     if len(args) == 1 and not isinstance(args[0], int) and not isinstance(args[0], tuple) or not args:
         return wrap(array_of(args[0] if args else [], d))
     if len(args) == 1 and args[0].__class__ is tuple:
@@ -725,7 +727,7 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     shape = tuple([t._a.size for t in ts])
     grids = []
     for i, t in enumerate(ts):
-        grids.append(t.view((1,) * i + (-1,) + (1,) * (len(ts) - i - 1)).expand(shape))  # type: ignore[attr-defined]
+        grids.append(t.view((1,) * i + (-1,) + (1,) * (len(ts) - i - 1)).expand(shape))
     if swap:
         grids = [grids[1], grids[0], *grids[2:]]
     return tuple(grids)
@@ -738,7 +740,7 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
         return tensors[0]
     from .joining import stack
 
-    return stack([g.flatten() for g in meshgrid(*tensors, indexing="ij")], 1)  # type: ignore[attr-defined]
+    return stack([g.flatten() for g in meshgrid(*tensors, indexing="ij")], 1)
 
 
 @public
@@ -755,7 +757,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     rows = list((choose_again if with_replacement else choose)(range(n), r))
     if not r or not rows:
         return wrap(np.empty((0, r) if r else (0,), input._a.dtype))
-    return input[wrap(np.array(rows, np.int64))]  # type: ignore[index]
+    return input[wrap(np.array(rows, np.int64))]
 
 
 def _complex_kernel(real: Any, imag: Any) -> Any:
@@ -793,7 +795,7 @@ def complex__(real: Tensor, imag: Tensor) -> Tensor:
 @public(method=False, out=True)
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """``abs (cos angle + i sin angle)``."""
-    return complex__(abs * angle.cos(), abs * angle.sin())  # type: ignore[operator,attr-defined]
+    return complex__(abs * angle.cos(), abs * angle.sin())
 
 
 @public
@@ -805,7 +807,7 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     if not n:
         return wrap(np.empty((x._a.shape[0], 0), x._a.dtype))
     powers = range(n) if increasing else range(n - 1, -1, -1)
-    return stack([x**p for p in powers], 1)  # type: ignore[operator]
+    return stack([x**p for p in powers], 1)
 
 
 # ---- windows --------------------------------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def drop(x: Tensor, p: float, training: bool, inplace: bool, per_channel: bool, 
         return x
     if p == 1:
         zero = wrap(np.zeros((), np.float32))
-        return x.mul_(zero) if inplace else x * zero  # type: ignore[attr-defined,operator]
+        return x.mul_(zero) if inplace else x * zero
     if x.dtype.category < FLOAT:
         raise error(RuntimeError, f"result type Float can't be cast to the desired output type {SCALAR_NAMES[x.dtype]}")
     mask = mask_of(x, per_channel, 1 - p)
@@ -60,15 +60,15 @@ def drop(x: Tensor, p: float, training: bool, inplace: bool, per_channel: bool, 
     if not alpha:
         mask *= (work(1) / work(1 - p)).astype(a.dtype)
         scale = wrap(mask)
-        return x.mul_(scale) if inplace else x * scale  # type: ignore[attr-defined,operator]
+        return x.mul_(scale) if inplace else x * scale
     # The dropped become -SELU_LIMIT; then all are scaled and shifted so that mean and variance stay 0 and 1.
     gain = 1.0 / math.sqrt((SELU_LIMIT * SELU_LIMIT * p + 1) * (1 - p))
     offset = ((mask - 1) * work(SELU_LIMIT * gain)).astype(a.dtype) + work(SELU_LIMIT * gain * p)
     mask *= np.asarray(gain, work).astype(a.dtype)
     scale, shift = wrap(mask), wrap(offset.astype(a.dtype, copy=False))
     if inplace:
-        return x.mul_(scale).add_(shift)  # type: ignore[attr-defined]
-    return x * scale + shift  # type: ignore[operator]
+        return x.mul_(scale).add_(shift)
+    return x * scale + shift
 
 
 def _check(p: float) -> None:
@@ -161,8 +161,8 @@ def _warn_dimensions(name: str, n: int, spatial: int, wanted: str) -> None:
 def _batched(x: Tensor, batched: bool, p: float, training: bool, inplace: bool) -> Tensor:
     if batched or not training or p == 0:
         return drop(x, p, training, inplace, True, False)
-    y = drop(x.unsqueeze(0), p, True, inplace, True, False)  # type: ignore[attr-defined]
-    return x if inplace else y.squeeze(0)  # type: ignore[attr-defined]
+    y = drop(x.unsqueeze(0), p, True, inplace, True, False)
+    return x if inplace else y.squeeze(0)
 
 
 def _publish(name: str, per_channel: bool, alpha: bool) -> None:

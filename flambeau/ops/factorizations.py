@@ -51,12 +51,12 @@ def linalg(fn: Any = None, *, out: bool = True, torch: str | tuple[str, ...] = (
 def check_float(name: str, a: Tensor, low_precision: bool = False) -> None:
     if a._a.dtype.kind in "iub":
         raise error(
-            RuntimeError, f"{name}: Expected a floating point or complex tensor as input. Got {SCALAR_NAMES[a.dtype]}",
+            NotImplementedError, f"{name}: Expected a floating point or complex tensor as input. Got {SCALAR_NAMES[a.dtype]}",
             hint="Convert it first, as with .float().",
         )  # fmt: skip
     if not low_precision and a._a.dtype.itemsize == 2:
         raise error(
-            RuntimeError, f"{name}: Low precision dtypes not supported. Got {SCALAR_NAMES[a.dtype]}", hint="Convert it first, as with .float()."
+            NotImplementedError, f"{name}: Low precision dtypes not supported. Got {SCALAR_NAMES[a.dtype]}", hint="Convert it first, as with .float()."
         )
 
 
@@ -108,11 +108,11 @@ _NOT_POSITIVE = (
 
 
 def sum_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return g if g._a.shape == shape else g.sum_to_size(shape)  # type: ignore[attr-defined]
+    return g if g._a.shape == shape else g.sum_to_size(shape)
 
 
 def real(t: Tensor) -> Tensor:
-    return t.real if t._a.dtype.kind == "c" else t  # type: ignore[attr-defined]
+    return t.real if t._a.dtype.kind == "c" else t
 
 
 def like_input(g: Tensor, dtype: Any) -> Tensor:
@@ -131,7 +131,7 @@ def eye(n: int, like: Tensor) -> Tensor:
 
 def outside_diagonal(t: Tensor, value: Any = 1) -> Tensor:
     """With ``value`` on the diagonal."""
-    return t.masked_fill(wrap(np.eye(t._a.shape[-1], dtype=bool)), value)  # type: ignore[attr-defined]
+    return t.masked_fill(wrap(np.eye(t._a.shape[-1], dtype=bool)), value)
 
 
 # ---- inverse and solve ----------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def _inv_ex(a: Any, /) -> Any:
 def _inv(name: str, a: Tensor) -> tuple[Tensor, Tensor]:
     check_float(name, a)
     check_square(name, a)
-    return _inv_ex(a)  # type: ignore[no-any-return]
+    return _inv_ex(a)
 
 
 @linalg(torch="inverse")
@@ -191,9 +191,11 @@ def _solve_ex(a: Any, b: Any, /, left: bool, vector: bool) -> Any:
 def _solve(name: str, a: Tensor, b: Tensor, left: bool) -> tuple[Tensor, Tensor]:
     check_float(name, a)
     check_square(name, a)
+    if not b._a.ndim:
+        raise error(RuntimeError, f"{name}: The input tensor B must have at least 2 dimensions.")
     vector = b._a.ndim == 1 or a._a.ndim - 1 == b._a.ndim and b._a.shape == a._a.shape[:-1]
     check_system(name, a, b, left, (*b._a.shape, 1) if vector else b._a.shape)
-    return _solve_ex(a, b, left, vector)  # type: ignore[no-any-return]
+    return _solve_ex(a, b, left, vector)
 
 
 @linalg
@@ -245,13 +247,13 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
 
 def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
     """(solution of ``A X = input``, copy of A); ``torch.linalg.solve_triangular`` is the newer name."""
-    a = A.mT if transpose else A  # type: ignore[attr-defined]
+    a = A.mT if transpose else A
     x = solve_triangular(a, input, upper=upper != transpose, unitriangular=unitriangular)
-    return return_types.triangular_solve((x, A.clone()))  # type: ignore[attr-defined]
+    return return_types.triangular_solve((x, A.clone()))
 
 
 publish("triangular_solve", with_out(triangular_solve))
-Tensor.triangular_solve = triangular_solve  # type: ignore[attr-defined]
+Tensor.triangular_solve = triangular_solve
 
 
 # ---- determinants ---------------------------------------------------------------------------------------------------
@@ -259,26 +261,26 @@ def _minors(a: Tensor) -> Tensor:
     """The determinants of the matrices without row i and column j."""
     n = a._a.shape[-1]
     rest = np.array([[k for k in range(n) if k != i] for i in range(n)], np.int64).reshape(n, n - 1)
-    rows = a[..., wrap(rest), :]  # type: ignore[index]  # (*, i, n-1, n)
+    rows = a[..., wrap(rest), :]  # (*, i, n-1, n)
     parts = rows[..., wrap(rest)]  # (*, i, n-1, j, n-1)
     return _det(parts.movedim(-2, -3))
 
 
 def _det_rule(g: Tensor, a: Tensor, out: Tensor) -> Tensor:
     wide = lambda t: t.unsqueeze(-1).unsqueeze(-1)  # noqa: E731
-    conj = out.conj() if out._a.dtype.kind == "c" else out  # type: ignore[attr-defined]
+    conj = out.conj() if out._a.dtype.kind == "c" else out
     n = a._a.shape[-1]
     if not n:
         return wrap(np.zeros_like(a._a))
     if (np.abs(out._a) > 0).all() and np.isfinite(out._a).all():
         inverse, info = _inv_ex(a)
         if not info._a.any() and np.isfinite(inverse._a).all():
-            return wide(g * conj) * adjoint(inverse)  # type: ignore[no-any-return]
+            return wide(g * conj) * adjoint(inverse)
     if mode() is False:
-        return wide(g) * wrap(K.adjugate_adjoint(a._a).astype(a._a.dtype))  # type: ignore[no-any-return]
+        return wide(g) * wrap(K.adjugate_adjoint(a._a).astype(a._a.dtype))
     signs = (-1.0) ** np.add.outer(np.arange(n), np.arange(n))
     minors = _minors(a)
-    return wide(g) * (minors.conj() if minors._a.dtype.kind == "c" else minors) * wrap(signs.astype(a._a.dtype))  # type: ignore[attr-defined,no-any-return]
+    return wide(g) * (minors.conj() if minors._a.dtype.kind == "c" else minors) * wrap(signs.astype(a._a.dtype))
 
 
 @primitive("linalg_det", vjp={"a": _det_rule})
@@ -303,7 +305,7 @@ def _slogdet_rule(g: Any, a: Tensor, out: Any) -> Tensor:
     c = g[1]
     if a._a.dtype.kind == "c":  # d sign = i sign Im(tr(A^-1 dA))
         c = c - 1j * (g[0].conj() * out[0]).imag
-    return c.unsqueeze(-1).unsqueeze(-1) * adjoint(_inv_ex(a)[0])  # type: ignore[no-any-return]
+    return c.unsqueeze(-1).unsqueeze(-1) * adjoint(_inv_ex(a)[0])
 
 
 @primitive("linalg_slogdet", vjp=_slogdet_rule)
@@ -326,7 +328,7 @@ def _torch_slogdet(input: Tensor) -> Any:
 
 
 publish("slogdet", with_out(_torch_slogdet))
-Tensor.slogdet = _torch_slogdet  # type: ignore[attr-defined]
+Tensor.slogdet = _torch_slogdet
 
 
 def logdet(input: Tensor) -> Tensor:
@@ -336,11 +338,11 @@ def logdet(input: Tensor) -> Tensor:
     sign, size = _slogdet(input)
     if input._a.dtype.kind == "c":
         return sign.log() + size
-    return size.masked_fill(wrap(sign._a == -1), np.nan)  # type: ignore[no-any-return]
+    return size.masked_fill(wrap(sign._a == -1), np.nan)
 
 
 publish("logdet", logdet)
-Tensor.logdet = logdet  # type: ignore[attr-defined]
+Tensor.logdet = logdet
 
 
 # ---- Cholesky -------------------------------------------------------------------------------------------------------
@@ -370,7 +372,7 @@ def _cholesky_old(a: Any, /, upper: bool) -> Any:
 def _checked_cholesky(name: str, a: Tensor, upper: bool) -> tuple[Tensor, Tensor]:
     check_float(name, a)
     check_square(name, a)
-    return _cholesky_ex(a, upper)  # type: ignore[no-any-return]
+    return _cholesky_ex(a, upper)
 
 
 @linalg
@@ -448,9 +450,9 @@ def _qr_of(A: Tensor, mode_: str) -> tuple[Tensor, Tensor]:
         raise error(RuntimeError, f"qr received unrecognized mode '{mode_}' but expected one of 'reduced' (default), 'r', or 'complete'")
     m, n = A._a.shape[-2:]
     if m < n and A._rg and mode() is not False and mode_ != "r":  # Q is that of the first columns, the rest of R follows
-        q, r = _qr(A.narrow(-1, 0, m), mode_)  # type: ignore[attr-defined]
-        return q, cat([r, adjoint(q) @ A.narrow(-1, m, n - m)], -1)  # type: ignore[attr-defined]
-    return _qr(A, mode_)  # type: ignore[no-any-return]
+        q, r = _qr(A.narrow(-1, 0, m), mode_)
+        return q, cat([r, adjoint(q) @ A.narrow(-1, m, n - m)], -1)
+    return _qr(A, mode_)
 
 
 @linalg
@@ -489,7 +491,7 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     vectors = _tril(A, -1) + wrap(np.eye(m, n, dtype=A._a.dtype))
     for i in reversed(range(k)):
         v = vectors.narrow(-1, i, 1)
-        q = q - tau.narrow(-1, i, 1).unsqueeze(-1) * (v @ (adjoint(v) @ q))  # type: ignore[attr-defined]
+        q = q - tau.narrow(-1, i, 1).unsqueeze(-1) * (v @ (adjoint(v) @ q))
     return q
 
 
@@ -616,6 +618,7 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     from .matmul import adjoint as h
 
     check_square("linalg.lu_solve", LU)
+    check_matrix("linalg.lu_solve", B, "B")
     check_system("linalg.lu_solve", LU, B, left, B._a.shape)
     order = K.permutation(pivots._a, LU._a.shape[-1])
     if not left:
@@ -639,28 +642,28 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
     p = wrap(permutation_matrix(K.permutation(LU_pivots._a, m), LU_data._a.dtype)) if unpack_pivots else none
     l = u = none
     if unpack_data:
-        l = _tril(LU_data.narrow(-1, 0, k), -1) + wrap(np.eye(m, k, dtype=LU_data._a.dtype))  # type: ignore[attr-defined]
-        u = _triu(LU_data.narrow(-2, 0, k), 0)  # type: ignore[attr-defined]
+        l = _tril(LU_data.narrow(-1, 0, k), -1) + wrap(np.eye(m, k, dtype=LU_data._a.dtype))
+        u = _triu(LU_data.narrow(-2, 0, k), 0)
     return return_types.lu_unpack((p, l, u))
 
 
 for _name, _fn in (("lu_solve", torch_lu_solve), ("lu_unpack", lu_unpack), ("lu", torch_lu)):
     publish(_name, _fn if _name == "lu" else with_out(_fn))
-Tensor.lu, Tensor.lu_solve = torch_lu, torch_lu_solve  # type: ignore[attr-defined]
+Tensor.lu, Tensor.lu_solve = torch_lu, torch_lu_solve
 
 
 # ---- eigenvalues ----------------------------------------------------------------------------------------------------
 def _gaps(w: Tensor) -> Tensor:
     """w_j - w_i, 1 on the diagonal."""
-    return outside_diagonal(w.unsqueeze(-2) - w.unsqueeze(-1))  # type: ignore[attr-defined]
+    return outside_diagonal(w.unsqueeze(-2) - w.unsqueeze(-1))
 
 
 def _eigh_rule(g: Any, out: Any) -> Tensor:
     (gw, gv), (w, v) = g, out
     if is_nothing(gv):
-        return (v * gw.unsqueeze(-2)) @ adjoint(v)  # type: ignore[no-any-return]
+        return (v * gw.unsqueeze(-2)) @ adjoint(v)
     middle = outside_diagonal(adjoint(v) @ gv / _gaps(w), 0) + gw.diag_embed()
-    return v @ middle @ adjoint(v)  # type: ignore[no-any-return]
+    return v @ middle @ adjoint(v)
 
 
 @primitive("linalg_eigh", vjp=_eigh_rule)
@@ -679,7 +682,7 @@ def _checked_eigh(name: str, A: Tensor, UPLO: str) -> tuple[Tensor, Tensor]:
     check_square(name, A)
     if UPLO.upper() not in ("L", "U"):
         raise error(RuntimeError, f"Expected UPLO argument to be 'L' or 'U', but got {UPLO}")
-    return _eigh(A, UPLO.upper())  # type: ignore[no-any-return]
+    return _eigh(A, UPLO.upper())
 
 
 @linalg
@@ -718,7 +721,7 @@ def _checked_eig(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     check_square(name, A)
     if not np.isfinite(A._a).all():
         raise error(RuntimeError, "torch.linalg.eig: input tensor should not contain infs or NaNs.")
-    return _eig(A)  # type: ignore[no-any-return]
+    return _eig(A)
 
 
 @linalg
@@ -745,7 +748,7 @@ def _svd_rule(g: Any, out: Any, a_shape: Any) -> Tensor:
     u, gu, vh, gvh = u.narrow(-1, 0, k), gu.narrow(-1, 0, k), vh.narrow(-2, 0, k), gvh.narrow(-2, 0, k)
     no_u, no_v = is_nothing(gu), is_nothing(gvh)
     if no_u and no_v:
-        return (u * gs.unsqueeze(-2)) @ vh  # type: ignore[no-any-return]
+        return (u * gs.unsqueeze(-2)) @ vh
     row, column = s.unsqueeze(-2), s.unsqueeze(-1)
     gaps = outside_diagonal((row - column) * (row + column))
     middle = gs.diag_embed()
@@ -763,7 +766,7 @@ def _svd_rule(g: Any, out: Any, a_shape: Any) -> Tensor:
     if n > k and not no_v:
         rest = gvh / column
         ga = ga + u @ (rest - (rest @ adjoint(vh)) @ vh)
-    return ga  # type: ignore[no-any-return]
+    return ga
 
 
 @primitive("linalg_svd", vjp=_svd_rule)
@@ -776,7 +779,7 @@ def _checked_svd(name: str, A: Tensor, full: bool) -> tuple[Tensor, Tensor, Tens
     check_matrix(name, A)
     if not np.isfinite(A._a).all():
         raise error(LinAlgError, f"{name}: The algorithm failed to converge because the input matrix contained non-finite values.")
-    return _svd(A, full)  # type: ignore[no-any-return]
+    return _svd(A, full)
 
 
 @linalg
@@ -809,7 +812,7 @@ def torch_svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
 
 
 publish("svd", with_out(torch_svd))
-Tensor.svd = torch_svd  # type: ignore[attr-defined]
+Tensor.svd = torch_svd
 
 
 # ---- pseudo-inverse -------------------------------------------------------------------------------------------------
@@ -820,10 +823,10 @@ def _pinv_rule(g: Tensor, a: Tensor, out: Tensor) -> Tensor:
     if m <= n:
         k = gh @ p
         kp = k @ ph
-        return kp - adjoint(p @ k) - (a @ p) @ kp + (ph @ p) @ (gh - k @ a)  # type: ignore[no-any-return]
+        return kp - adjoint(p @ k) - (a @ p) @ kp + (ph @ p) @ (gh - k @ a)
     k = p @ gh
     pk = ph @ k
-    return pk - adjoint(k @ p) + (gh - a @ k) @ p @ ph - (pk @ p) @ a  # type: ignore[no-any-return]
+    return pk - adjoint(k @ p) + (gh - a @ k) @ p @ ph - (pk @ p) @ a
 
 
 @primitive("linalg_pinv", vjp={"a": _pinv_rule})
@@ -874,4 +877,4 @@ def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
 
 
 publish("pinverse", pinverse)
-Tensor.pinverse = pinverse  # type: ignore[attr-defined]
+Tensor.pinverse = pinverse

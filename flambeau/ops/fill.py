@@ -89,7 +89,7 @@ def _one_element(value: Tensor, name: str) -> None:
 
 
 def _to_value(g: Tensor, value_dtype: Any) -> Tensor:
-    return fit_dtype(g.sum(), value_dtype)  # type: ignore[attr-defined]
+    return fit_dtype(g.sum(), value_dtype)
 
 
 _FILL_TENSOR = {"x": lambda g, x_shape: no_slope(g, x_shape), "value": _to_value}
@@ -146,18 +146,18 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     if a.ndim > 2 and len(set(a.shape)) > 1:
         raise error(RuntimeError, "all dimensions of input must be of equal length")
     if isinstance(fill_value, Tensor):
-        fill_value = fill_value.item()  # type: ignore[attr-defined]
+        fill_value = fill_value.item()
     value = as_number(fill_value, self, "fill_diagonal_")
     ip.check_writable(self)  # of the tensor itself, before a view of it is made
     if a.ndim > 2:
-        diagonal = self.as_strided((a.shape[0],), (sum(self.stride()),), self.storage_offset())  # type: ignore[attr-defined]
+        diagonal = self.as_strided((a.shape[0],), (sum(self.stride()),), self.storage_offset())
         diagonal.fill_(value)
         return self
     height, width = a.shape
-    put_number(self.diagonal(), value, _fill_number)  # type: ignore[attr-defined]
+    put_number(self.diagonal(), value, _fill_number)
     if wrap:
         for top in range(width + 1, height, width + 1):
-            block = self.narrow(0, top, min(width, height - top))  # type: ignore[attr-defined]
+            block = self.narrow(0, top, min(width, height - top))
             put_number(block.diagonal(), value, _fill_number)
     return self
 
@@ -251,7 +251,7 @@ _bernoulli_of_tensor = primitive(
 
 def _bernoulli(a: np.ndarray, gen: Any, p: Any) -> Primitive:
     if isinstance(p, Tensor):
-        kernels.bernoulli_each_(a, p.expand(a.shape)._a, gen)  # type: ignore[attr-defined]
+        kernels.bernoulli_each_(a, p.expand(a.shape)._a, gen)
         return _bernoulli_of_tensor
     kernels.bernoulli_(a, float(p), gen)
     return _bernoulli_of_number

@@ -339,7 +339,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     if value.__class__ is float and -6e4 < value < 6e4 and (cls is int or cls is slice and key.step is None) and not self._rg:
         a = self._a
         if a.ndim and a.dtype.kind == "f" and (cls is slice or -a.shape[0] <= key < a.shape[0]):
-            ip.check_writable(self)
+            ip.check_writable(self, through_view=True)
             if not is_private_layout(self):
                 self._a[key] = value
                 note_change(self)
@@ -350,15 +350,15 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
                 TypeError, f"can't assign a {value_type(value)} to a torch.{SCALAR_NAMES[self.dtype]}Tensor"
             )
         value = wrap(np.array(number(value, self._a.dtype), self._a.dtype))
-    ip.check_writable(self)
     basic, last, tensors = parse(self._viewable(), key)
+    ip.check_writable(self, through_view=tensors is None)
     if tensors is not None:
         x = self if plain(basic) else _STEPS[last if last != "alias" else "slice"](self, (*basic, ...))
         if x is not self and x._view_kind == "no_grad" and self._view_kind is None:
             x._view_kind = None
         given = [t for t in tensors if t is not None]
         if len(given) == 1 and given[0]._a.dtype.kind == "b" and not value._a.ndim and given[0]._a.ndim == x._a.ndim:
-            x.masked_fill_(given[0], value)  # type: ignore[attr-defined]
+            x.masked_fill_(given[0], value)
         else:
             index_put_(x, tensors, drop_ones(value, x, tensors))
         return
@@ -373,9 +373,9 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         return
     v = _STEPS[last](self, (*basic, ...))
     if value._a.ndim > v._a.ndim:
-        value = value.reshape(without_leading_ones(value._a.shape, v._a.ndim))  # type: ignore[attr-defined]
+        value = value.reshape(without_leading_ones(value._a.shape, v._a.ndim))
     _check_fits(value._a.shape, v._a.shape)
-    v.copy_(value)  # type: ignore[attr-defined]
+    v.copy_(value)
 
 
 def value_type(value: Any) -> str:
@@ -395,7 +395,7 @@ def drop_ones(value: Tensor, x: Tensor, tensors: Any) -> Tensor:
     shape = value._a.shape
     while i < len(shape) and shape[i] == 1:
         i += 1
-    return value.reshape(shape[i:]) if i else value  # type: ignore[attr-defined]
+    return value.reshape(shape[i:]) if i else value
 
 
 def _check_fits(small: tuple[int, ...], large: tuple[int, ...]) -> None:
@@ -414,15 +414,15 @@ def _check_fits(small: tuple[int, ...], large: tuple[int, ...]) -> None:
             )
 
 
-Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
-Tensor.__setitem__ = setitem  # type: ignore[attr-defined]
+Tensor.__getitem__ = getitem
+Tensor.__setitem__ = setitem
 
 
 def _delitem(self: Tensor, key: Any) -> None:
     raise error(TypeError, "Tensor does not support deleting items")
 
 
-Tensor.__delitem__ = _delitem  # type: ignore[attr-defined]
+Tensor.__delitem__ = _delitem
 
 
 def _put_rule(g: Tensor, key: Key, accumulate: bool) -> Tensor:
@@ -533,8 +533,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     d, i = _rows("index_select", input, dim, index)
     _in_range(i, input._a.shape[d] if input._a.ndim else 1, lambda bad: error(IndexError, "index out of range in self"))
     if not input._a.ndim:
-        return input.reshape(1).index_select(0, index).reshape(())  # type: ignore[attr-defined]
-    return _index_select(input, index if index._a.ndim else index.reshape(1), d)  # type: ignore[attr-defined]
+        return input.reshape(1).index_select(0, index).reshape(())
+    return _index_select(input, index if index._a.ndim else index.reshape(1), d)
 
 
 @primitive(
@@ -552,7 +552,7 @@ def _index_add(x: Any, source: Any, i: Any, /, dim: Any, alpha: Any) -> Any:
 
 
 def scaled(g: Tensor, alpha: Any) -> Tensor:
-    return g if alpha == 1 else g * alpha  # type: ignore[operator]
+    return g if alpha == 1 else g * alpha
 
 
 def _source_fits(name: str, x: Tensor, dim: int, i: np.ndarray, source: Tensor) -> None:
@@ -585,7 +585,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     _source_fits("index_add_", input, d, i, source)
     n = input._a.shape[d] if input._a.ndim else 1
     _in_range(i, n, out_of_bounds(RuntimeError, d, n))
-    return _index_add(input, source, index if index._a.ndim else index.reshape(1), d, alpha)  # type: ignore[attr-defined]
+    return _index_add(input, source, index if index._a.ndim else index.reshape(1), d, alpha)
 
 
 @primitive(
@@ -608,7 +608,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     _source_fits("index_copy_", input, d, i, source)
     n = input._a.shape[d] if input._a.ndim else 1
     _in_range(i, n, out_of_bounds(IndexError, d, n, "index_copy_(): "))
-    return _index_copy(input, source, index if index._a.ndim else index.reshape(1), d)  # type: ignore[attr-defined]
+    return _index_copy(input, source, index if index._a.ndim else index.reshape(1), d)
 
 
 _INDEX_FILL_RULES = {
@@ -644,7 +644,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     d, i = _rows("index_fill_", input, dim, index)
     n = input._a.shape[d] if input._a.ndim else 1
     _in_range(np.where(i < 0, i + n, i), n, out_of_bounds(IndexError, d, n))
-    i = index if index._a.ndim else index.reshape(1)  # type: ignore[attr-defined]
+    i = index if index._a.ndim else index.reshape(1)
     op = _index_fill_tensor if isinstance(value, Tensor) else _index_fill_number
     return op(input, _as_value("index_fill_", input, value), i, d)
 
@@ -822,14 +822,14 @@ def _scatter_reduce_rule(
     def zeros() -> Tensor:
         return wrap(np.zeros(x._a.shape, x._a.dtype))
 
-    here = src[_corner(i._a.shape)] if src._a.shape != i._a.shape else src  # type: ignore[index]
+    here = src[_corner(i._a.shape)] if src._a.shape != i._a.shape else src
     if reduce == "sum":
         gx, gs = g, spread(g)
     elif reduce == "mean":
         ones = wrap(np.ones(i._a.shape, x._a.dtype))
         n = _scatter_add(wrap(np.full(x._a.shape, float(include), x._a.dtype)), ones, i, dim)
         n = wrap(np.maximum(n._a, 1))
-        gx = g / n  # type: ignore[operator]
+        gx = g / n
         gs = spread(gx)
     elif reduce == "prod":
         gx, gs = _prod_rule(g, x, here, i, dim, include, out)
@@ -842,9 +842,9 @@ def _scatter_reduce_rule(
         won = wrap(theirs.astype(x._a.dtype))
         start = kept if include else zeros()
         n = _scatter_add(start, won, i, dim)
-        share = g / wrap(np.maximum(n._a, 1))  # type: ignore[operator]
-        gx = share * kept  # type: ignore[operator]
-        gs = _gather(share, i, dim) * won  # type: ignore[operator]
+        share = g / wrap(np.maximum(n._a, 1))
+        gx = share * kept
+        gs = _gather(share, i, dim) * won
         if gs._a.shape != src._a.shape:
             gs = _embed(gs, src._a.shape, _corner(gs._a.shape))
     if not include:
@@ -856,13 +856,13 @@ def _prod_rule(g: Tensor, x: Tensor, src: Tensor, i: Tensor, dim: int, include: 
     """A product's slopes are products of the others: by division, save where exactly one factor is zero."""
     ones = wrap(np.ones(x._a.shape, x._a.dtype))
     no_x = wrap(x._a == 0)
-    gx = g * _scatter_reduce(x.masked_fill(no_x, 1), src, i, dim, "prod", True) / x.masked_fill(no_x, 1)  # type: ignore[attr-defined,operator]
+    gx = g * _scatter_reduce(x.masked_fill(no_x, 1), src, i, dim, "prod", True) / x.masked_fill(no_x, 1)
     zero = wrap(src._a == 0)
     count = _gather(_scatter_add(wrap(np.zeros_like(ones._a)), wrap(zero._a.astype(x._a.dtype)), i, dim), i, dim)
     single = wrap(zero._a & (count._a == 1))
-    others = _scatter_reduce(x, src.masked_fill(single, 1), i, dim, "prod", include)  # type: ignore[attr-defined]
-    by_others = _gather(g * others, i, dim)  # type: ignore[operator]
-    by_division = _gather(g * out, i, dim) / src.masked_fill(zero, 1)  # type: ignore[attr-defined,operator]
+    others = _scatter_reduce(x, src.masked_fill(single, 1), i, dim, "prod", include)
+    by_others = _gather(g * others, i, dim)
+    by_division = _gather(g * out, i, dim) / src.masked_fill(zero, 1)
     return gx, where(single, by_others, by_division)
 
 
@@ -957,7 +957,7 @@ def _zero(g: Tensor) -> Tensor:
 
 
 def _masked_sum(g: Tensor, mask: Tensor) -> Tensor:
-    return where(mask, g, _zero(g)).sum()  # type: ignore[attr-defined]
+    return where(mask, g, _zero(g)).sum()
 
 
 def _check_mask(name: str, x: Tensor, mask: Tensor) -> None:
@@ -1014,7 +1014,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     if mask._a.dtype.kind != "b":
         raise error(RuntimeError, "masked_select: expected BoolTensor for mask")
     shape = _broadcasts(input, mask)
-    x = input if input._a.shape == shape else input.expand(shape)  # type: ignore[attr-defined]
+    x = input if input._a.shape == shape else input.expand(shape)
     m = mask if mask._a.shape == shape else wrap(np.broadcast_to(mask._a, shape))
     return _masked_select(x, m)
 
@@ -1024,7 +1024,7 @@ def _unselect(g: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     n = 1
     for k in shape:
         n *= k
-    return _embed(part, (n,), (slice(0, part._a.size),)).reshape(shape)  # type: ignore[attr-defined]
+    return _embed(part, (n,), (slice(0, part._a.size),)).reshape(shape)
 
 
 @primitive(
@@ -1049,7 +1049,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         raise error(RuntimeError, f"masked_scatter: expected self and source to have same dtypes but got {SCALAR_NAMES[input.dtype]} "
                     f"and {SCALAR_NAMES[source.dtype]}")
     shape = _broadcasts(input, mask)
-    x = input if input._a.shape == shape else input.expand(shape)  # type: ignore[attr-defined]
+    x = input if input._a.shape == shape else input.expand(shape)
     m = mask if mask._a.shape == shape else wrap(np.broadcast_to(mask._a, shape))
     if source._a.size < np.count_nonzero(m._a):
         raise error(RuntimeError, "Number of elements of source < number of ones in mask")
@@ -1085,7 +1085,7 @@ def _tensor_where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
     return where(condition, self, other)
 
 
-Tensor.where = _tensor_where  # type: ignore[attr-defined]
+Tensor.where = _tensor_where
 
 
 @public
@@ -1243,7 +1243,7 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
 @public
 def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """A copy with ``src`` as the window that ``as_strided`` gives."""
-    base = input if input._a.flags.c_contiguous and not input.storage_offset() else input.contiguous()  # type: ignore[attr-defined]
+    base = input if input._a.flags.c_contiguous and not input.storage_offset() else input.contiguous()
     geometry = as_strided_geometry("as_strided_scatter", base, size, stride, storage_offset)
     _check_src(src, geometry[0])
     return _strided_scatter(base, src, geometry)
@@ -1297,7 +1297,7 @@ def _embedding_backward(g: Any, i: Any, /, n: Any, padding: Any, by_frequency: A
 def _embedding_double(g: Tensor, i: Tensor, padding: int, by_frequency: bool) -> Tensor:
     r = _embedding(g, i, -1, False)
     scale = _embedding_scale(i._a, padding, by_frequency, g._a.dtype)
-    return r if scale is None else r * wrap(scale)  # type: ignore[operator]
+    return r if scale is None else r * wrap(scale)
 
 
 @public(module="nn.functional")

@@ -39,7 +39,7 @@ def same_dtype(ts: list[Tensor]) -> list[Tensor]:
     out = ts[0].dtype
     for t in ts:
         out = promote_types(out, t.dtype)
-    return [t.to(out) for t in ts]  # type: ignore[attr-defined]
+    return [t.to(out) for t in ts]
 
 
 LEGACY = (0,)  # the shape that PyTorch lets join anything, and leaves out

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.pointwise import broadcast_error
 from ..autograd.primitive import primitive
 from ..core.dtypes import FLOAT, SCALAR_NAMES, dtype
 from ..core.errors import error
@@ -30,6 +31,7 @@ from .factorizations import (
 from .joining import cat
 from .public import public
 from .reductions import _ratio, cast, conj, vector_norm
+from .takes import takes
 
 inv_ex, solve, det, svdvals = (
     _factorizations.inv_ex, _factorizations.solve, _factorizations.det, _factorizations.svdvals,
@@ -66,17 +68,17 @@ def matrix_norm(
     if ord == "fro":
         return vector_norm(A, 2, d, keepdim)
     if ord in ("nuc", 2, -2):
-        s = svdvals(A.movedim(d, (-2, -1)))  # type: ignore[attr-defined]
+        s = svdvals(A.movedim(d, (-2, -1)))
         r = s.sum(-1) if ord == "nuc" else s.amax(-1) if ord == 2 else s.amin(-1)
     else:
         folded, left = d if abs(ord) == 1 else d[::-1]
         sums = vector_norm(A, 1, folded, False)
         left -= left > folded
-        r = sums.amax(left) if ord > 0 else sums.amin(left)  # type: ignore[attr-defined]
+        r = sums.amax(left) if ord > 0 else sums.amin(left)
     if keepdim:
         for i in sorted(d):
             r = r.unsqueeze(i)
-    return r  # type: ignore[no-any-return]
+    return r
 
 
 linalg(matrix_norm)
@@ -119,14 +121,14 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
         if not A._a.size:
             return wrap(np.zeros(A._a.shape[:-2], A._a.real.dtype))
         s = svdvals(A)
-        first, last = s.select(-1, 0), s.select(-1, -1)  # type: ignore[attr-defined]
-        return last / first if p == -2 else first / last  # type: ignore[no-any-return]
+        first, last = s.select(-1, 0), s.select(-1, -1)
+        return last / first if p == -2 else first / last
     check_square(f"{name}(ord={p})", A)
     if not A._a.size:
         return wrap(np.zeros(A._a.shape[:-2], A._a.real.dtype))
     inverse, info = inv_ex(A)
-    r = matrix_norm(A, p) * matrix_norm(inverse, p)  # type: ignore[operator]
-    return r.masked_fill(wrap(info._a != 0), math.inf) if info._a.any() else r  # type: ignore[no-any-return]
+    r = matrix_norm(A, p) * matrix_norm(inverse, p)
+    return r.masked_fill(wrap(info._a != 0), math.inf) if info._a.any() else r
 
 
 @linalg
@@ -166,8 +168,8 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
         n >>= 1
         if not n:
             break
-        square = square @ square  # type: ignore[operator]
-    return r.clone() if r is A else r  # type: ignore[union-attr]
+        square = square @ square
+    return r.clone() if r is A else r
 
 
 def _exp_rule(g: Tensor, a: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ def _exp_rule(g: Tensor, a: Tensor) -> Tensor:
     ah = adjoint(a)
     zero = wrap(np.zeros_like(a._a))
     big = cat([cat([ah, g], -1), cat([zero, ah], -1)], -2)
-    return _matrix_exp(big).narrow(-2, 0, n).narrow(-1, n, n)  # type: ignore[no-any-return]
+    return _matrix_exp(big).narrow(-2, 0, n).narrow(-1, n, n)
 
 
 @primitive("linalg_matrix_exp", vjp={"a": _exp_rule})
@@ -190,7 +192,7 @@ def matrix_exp(A: Tensor) -> Tensor:
     check_float("linalg.matrix_exp", A, low_precision=True)
     check_square("linalg.matrix_exp", A)
     if A._a.dtype.itemsize == 2:
-        return cast(_matrix_exp(A.float()), A.dtype)  # type: ignore[attr-defined]
+        return cast(_matrix_exp(A.float()), A.dtype)
     return _matrix_exp(A)
 
 
@@ -221,7 +223,12 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
         raise error(RuntimeError, f"linalg.cross: inputs dimension {dim} must have length 3. Got {m} and {n}")
     if input._a.dtype != other._a.dtype:
         both = np.result_type(input._a.dtype, other._a.dtype)
-        input, other = [t.to(wrap(np.empty(0, both)).dtype) for t in (input, other)]  # type: ignore[attr-defined]
+        input, other = [t.to(wrap(np.empty(0, both)).dtype) for t in (input, other)]
+    takes("cross", input, "ihfc")
+    try:
+        np.broadcast_shapes(input._a.shape, other._a.shape)
+    except ValueError as e:
+        raise broadcast_error((input._a, other._a), e) from None
     return _cross(input, other, d - input._a.ndim)
 
 
@@ -238,24 +245,30 @@ def cross__(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
 @linalg
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """The sum of ``conj(x) * y`` over ``dim``."""
-    return (conj(x) * y).sum(dim)  # type: ignore[attr-defined,no-any-return]
+    check_float("linalg.vecdot", x, low_precision=True)
+    return (conj(x) * y).sum(dim)
 
 
 @linalg(out=False)
 def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """The diagonal of each matrix, a view."""
-    return A.diagonal(offset, dim1, dim2)  # type: ignore[attr-defined,no-any-return]
+    return A.diagonal(offset, dim1, dim2)
 
 
 @linalg(out=False)
 def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """Rows of powers 0, 1, ..., N - 1 of each element."""
+    if x._a.dtype.kind == "b" or x._a.dtype.itemsize == 2 and x._a.dtype.kind in "fV":
+        raise error(
+            RuntimeError, f"linalg.vander supports floating point, complex, and integer tensors, but got {SCALAR_NAMES[x.dtype]}"
+        )
+    x = x.unsqueeze(0) if not x._a.ndim else x
     n = x._a.shape[-1] if N is None else N
-    ones = wrap(np.ones((*x._a.shape, 1), x._a.dtype if x._a.dtype.kind != "b" else np.int64))
     if n <= 1:
-        return ones.narrow(-1, 0, n)  # type: ignore[attr-defined,no-any-return]
-    powers = x.unsqueeze(-1).expand((*x._a.shape, n - 1)).cumprod(-1)  # type: ignore[attr-defined]
-    return cat([ones.to(powers.dtype), powers], -1)  # type: ignore[attr-defined]
+        raise error(RuntimeError, "N must be greater than 1.")
+    ones = wrap(np.ones((*x._a.shape, 1), x._a.dtype if x._a.dtype.kind != "b" else np.int64))
+    powers = x.unsqueeze(-1).expand((*x._a.shape, n - 1)).cumprod(-1)
+    return cat([ones.to(powers.dtype), powers], -1)
 
 
 # ---- distances ------------------------------------------------------------------------------------------------------
@@ -304,7 +317,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = _MO
     if not n or not x1._a.size or not x2._a.size:
         batch = np.broadcast_shapes(x1._a.shape[:-2], x2._a.shape[:-2])
         return wrap(np.zeros((*batch, x1._a.shape[-2], x2._a.shape[-2]), x1._a.dtype))
-    return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)  # type: ignore[attr-defined]
+    return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
 
 # ---- least squares --------------------------------------------------------------------------------------------------
@@ -325,20 +338,20 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     check_matrix(name, A, "input")
     check_float(name, A)
     vector = A._a.ndim - 1 == B._a.ndim and A._a.shape[:-1] == B._a.shape
-    b = B.unsqueeze(-1) if vector else B  # type: ignore[attr-defined]
+    b = B.unsqueeze(-1) if vector else B
     if b._a.ndim < 2 or A._a.shape[-2] != b._a.shape[-2]:
         raise error(RuntimeError, f"{name}: input.size(-2) should match other.size(-{1 if vector else 2})")
     if A._a.dtype != B._a.dtype:
         raise error(RuntimeError, f"{name}: input and other must have the same dtype, got {A.dtype} and {B.dtype}")
     m, n = A._a.shape[-2:]
     rtol = max(m, n) * float(np.finfo(A._a.dtype).eps) if rcond is None else rcond
-    x = _factorizations._pinv(A, 0.0, rtol, False) @ b  # type: ignore[operator]
+    x = _factorizations._pinv(A, 0.0, rtol, False) @ b
     none = wrap(np.zeros(0, A._a.real.dtype))
     s = np.linalg.svd(A._a, compute_uv=False) if A._a.size else np.zeros((*A._a.shape[:-2], 0), A._a.real.dtype)
     rank = np.asarray((s > rtol * s.max(-1, initial=0, keepdims=True)).sum(-1), np.int64)
     residuals = none
     if m > n and driver != "gelsy" and (rank == n).all():
-        left = A @ x - b  # type: ignore[operator]
+        left = A @ x - b
         residuals = (left * conj(left)).sum(-2)
         residuals = residuals.real if residuals._a.dtype.kind == "c" else residuals
     return return_types.linalg_lstsq((
@@ -359,7 +372,7 @@ def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
         raise error(
             RuntimeError, f"Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but got {last} != {first}"
         )
-    return inv(A.reshape(first, last)).reshape([*shape[ind:], *shape[:ind]])  # type: ignore[attr-defined,no-any-return]
+    return inv(A.reshape(first, last)).reshape([*shape[ind:], *shape[:ind]])
 
 
 @linalg
@@ -367,7 +380,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
     """The X with ``tensordot(A, X, X.ndim) = B``."""
     if dims is not None:
         dims = [wrap_dim(d, A._a.ndim) for d in dims]
-        A = A.movedim(dims, list(range(A._a.ndim - len(dims), A._a.ndim)))  # type: ignore[attr-defined]
+        A = A.movedim(dims, list(range(A._a.ndim - len(dims), A._a.ndim)))
     shape = A._a.shape[B._a.ndim :]
     n = math.prod(shape)
     if n != B._a.size:
@@ -376,19 +389,26 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
             "Expected self to satisfy the requirement prod(self.shape[other.ndim:]) == prod(self.shape[:other.ndim]), but got "
             f"{n} != {B._a.size}",
         )
-    return solve(A.reshape(-1, n), B.reshape(-1)).reshape(shape)  # type: ignore[attr-defined,no-any-return]
+    return solve(A.reshape(-1, n), B.reshape(-1)).reshape(shape)
 
 
 @public(out=True)
 def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:
     """``other`` multiplied with the whole orthogonal matrix of ``householder_product(input, tau)``, or its adjoint."""
     check_float("torch.ormqr", input)
-    m, k = input._a.shape[-2], tau._a.shape[-1]
+    if input._a.ndim < 2 or other._a.ndim < 2:
+        raise error(RuntimeError, f"torch.ormqr: {'input' if input._a.ndim < 2 else 'other'} must have at least 2 dimensions.")
+    m, k = input._a.shape[-2], tau._a.shape[-1] if tau._a.ndim else 0
+    if k != min(other._a.shape[-2 if left else -1], input._a.shape[-1]):
+        raise error(
+            RuntimeError,
+            f"torch.ormqr: tau.shape[-1] must be equal to min(other.shape[-{2 if left else 1}], input.shape[-1])",
+        )
     square = cat([input, wrap(np.zeros((*input._a.shape[:-1], m - input._a.shape[-1]), input._a.dtype))], -1)
     q = householder_product(square, tau) if k else eye(m, input)
     if transpose:
         q = adjoint(q)
-    return q @ other if left else other @ q  # type: ignore[operator,no-any-return]
+    return q @ other if left else other @ q
 
 
 # ---- statistics of variables in rows --------------------------------------------------------------------------------
@@ -397,7 +417,19 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     """The covariance matrix of variables in rows, observations in columns."""
     if input._a.ndim > 2:
         raise error(RuntimeError, f"cov(): expected input to have two or fewer dimensions but got an input with {input._a.ndim} dimensions")
-    x = input.reshape(1, -1) if input._a.ndim < 2 else input  # type: ignore[attr-defined]
+    if input._a.dtype.kind == "b":
+        raise error(RuntimeError, "cov(): bool dtype is not supported for input")
+    if aweights is not None and aweights._a.dtype.kind not in "fV":
+        raise error(RuntimeError, "cov(): expected aweights to have floating point dtype but got aweights with "
+                    f"{SCALAR_NAMES[aweights.dtype]} dtype")
+    x = input.reshape(1, -1) if input._a.ndim < 2 else input
+    for what, given in (("fweights", fweights), ("aweights", aweights)):
+        if given is not None and given._a.size != x._a.shape[-1]:
+            raise error(
+                RuntimeError,
+                f"cov(): expected {what} to have the same numel as there are observations in the input but got {given._a.size} "
+                f"!= {x._a.shape[-1]}",
+            )
     x = cast(x, None if x.dtype.category >= FLOAT else (x * 1.0).dtype)
     w = None
     for given in (fweights, aweights):
@@ -408,13 +440,15 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
         mean = x.mean(1, True)
     else:
         n = w.sum()
+        if n._a == 0:
+            raise error(RuntimeError, "cov(): weights sum to zero, can't be normalized")
         mean = (x * w).sum(1, True) / n
     factor = n - correction
     if aweights is not None and correction:
-        factor = n - correction * (w * aweights).sum() / n  # type: ignore[operator]
+        factor = n - correction * (w * aweights).sum() / n
     centred = x - mean
     weighted = centred if w is None else centred * w
-    factor = factor.clamp(min=0) if isinstance(factor, Tensor) else max(factor, 0)  # type: ignore[attr-defined]
+    factor = factor.clamp(min=0) if isinstance(factor, Tensor) else max(factor, 0)
     r = (weighted @ adjoint(centred)) / (factor if isinstance(factor, Tensor) else wrap(np.asarray(factor, x._a.real.dtype)))
     return r if input._a.ndim == 2 else r.reshape(())
 
@@ -424,10 +458,10 @@ def corrcoef(input: Tensor) -> Tensor:
     """The correlation coefficients of variables in rows."""
     c = cov(input)
     if not c._a.ndim:
-        return c / c  # type: ignore[operator,no-any-return]
-    d = c.diagonal()  # type: ignore[attr-defined]
+        return c / c
+    d = c.diagonal()
     scale = (d.real if d._a.dtype.kind == "c" else d).sqrt()
     r = c / scale.unsqueeze(-1) / scale.unsqueeze(0)
-    return r.clamp(-1, 1) if r._a.dtype.kind == "f" else r  # type: ignore[no-any-return]
+    return r.clamp(-1, 1) if r._a.dtype.kind == "f" else r
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..autograd.pointwise import Pointwise, broadcast_error, pointwise
 from ..autograd.primitive import primitive
-from ..core.dtypes import FLOAT, SCALAR_NAMES, result_type
+from ..core.dtypes import BOOL, FLOAT, SCALAR_NAMES, result_type
 from ..core.errors import error
 from ..core.size import Size
 from ..core.tensor import Tensor, wrap
@@ -29,6 +29,7 @@ from ..kernels.reduce import SMALL, map_reduce
 from ..kernels.ufunc import LARGE, kernel
 from . import softmax as soft
 from .public import publish
+from .takes import takes
 
 x, y, w, p, g_ = E.var("x"), E.var("y"), E.var("w"), E.var("p"), E.var("g")
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -54,7 +55,12 @@ def chosen(size_average: Any, reduce: Any, reduction: str) -> str:
 def reduced(loss: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return loss
-    return loss.mean() if reduction == "mean" else loss.sum()  # type: ignore[attr-defined,no-any-return]
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+_NO_BOOL = {
+    BOOL: "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` operator instead."
+}
 
 
 # ---- element by element --------------------------------------------------------------------------------------------------
@@ -68,7 +74,8 @@ class Elementwise:
 
     def __init__(self, name: str, expr: Any, args: str = "x y", node: str | None = None, grad: dict[str, Any] | None = None) -> None:
         self.args = tuple(args.split())
-        self.point: Pointwise = pointwise(name, expr, args, node=node, grad=grad)
+        self.composite = node is None  # whether PyTorch's is an expression of other operators
+        self.point: Pointwise = pointwise(name, expr, args, node=node, grad=grad, refuse=_NO_BOOL if self.composite else None)
         grad = grad or {}
         forms = [grad[a] if a in grad else g_ * diff(expr, a) for a in self.args]
         self.slopes = [None if f is E.ZERO else kernel(f, ("g", *self.args), name + "_backward") for f in forms]
@@ -129,10 +136,12 @@ class Elementwise:
         dt = xs[0]._a.dtype
         for t in xs:
             if t._a.dtype is not dt or dt.kind not in "fV":
+                if self.composite and all([isinstance(v, Tensor) and v.dtype.category != FLOAT for v in xs]):
+                    return reduced(self.point.call(*xs), reduction)  # integers: as PyTorch's expression has it
                 xs = common(name, xs)
                 break
         op = self.mean if reduction == "mean" else self.sum if reduction == "sum" else self.point.call
-        return op(*xs)  # type: ignore[no-any-return]
+        return op(*xs)
 
 
 def to_shape(d: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -175,9 +184,9 @@ _soft_margin = Elementwise("soft_margin_loss", E.softplus(-(y * x)), node="SoftM
 def _weighted(errors: Tensor, weight: Tensor, like: Tensor, reduction: str) -> Tensor:
     if weight._a.shape != like._a.shape:
         raise error(ValueError, "Inputs and weight must have the same size.")
-    loss = errors * weight  # type: ignore[operator]
+    loss = errors * weight
     if reduction == "mean":
-        return loss.sum() / weight.sum()  # type: ignore[no-any-return,attr-defined]
+        return loss.sum() / weight.sum()
     return reduced(loss, reduction)
 
 
@@ -195,7 +204,9 @@ def mse_loss(
         warn_sizes("mse_loss", input, target)
     reduction = chosen(size_average, reduce, reduction)
     if weight is not None:
-        return _weighted(_mse("mse", "none", input, target), weight, input, reduction)
+        plain = input.dtype.category == FLOAT or target.dtype.category == FLOAT
+        each = _mse("mse", "none", input, target) if plain else (input - target) ** 2
+        return _weighted(each, weight, input, reduction)
     return _mse("mse", reduction, input, target)
 
 
@@ -208,7 +219,7 @@ def l1_loss(
         warn_sizes("l1_loss", input, target)
     reduction = chosen(size_average, reduce, reduction)
     if input._a.dtype.kind == "c" or target._a.dtype.kind == "c":
-        return reduced((input - target).abs(), reduction)  # type: ignore[operator]
+        return reduced((input - target).abs(), reduction)
     if weight is not None:
         return _weighted(_l1("l1", "none", input, target), weight, input, reduction)
     return _l1("l1", reduction, input, target)
@@ -294,6 +305,7 @@ def binary_cross_entropy(
         )
     if target._a.dtype != input._a.dtype:
         raise error(RuntimeError, f"Found dtype {SCALAR_NAMES[target.dtype]} but expected {SCALAR_NAMES[input.dtype]}")
+    takes("binary_cross_entropy", input, "hf")
     for what, t in (("input", input), ("target", target)):
         if t._a.size:
             low, high = t._a.min(), t._a.max()
@@ -388,7 +400,7 @@ def kl_div(
         )
     loss = _kl(bool(log_target))("kl_div", reduction, input, target)
     if batchmean and input._a.ndim:
-        return loss / input._a.shape[0]  # type: ignore[operator,no-any-return]
+        return loss / input._a.shape[0]
     return loss
 
 
@@ -531,18 +543,18 @@ def _ce_composite(x: Any, t: Any, w: Any, ignore: Any, reduction: Any, smoothing
         return nll
     dim = 1 if x._a.ndim > 1 else 0
     classes = x._a.shape[dim]
-    each = lp if w is None else lp * w.reshape(-1, *(1,) * max(0, x._a.ndim - 2))  # type: ignore[operator]
-    smooth = -each.sum(dim)  # type: ignore[attr-defined]
+    each = lp if w is None else lp * w.reshape(-1, *(1,) * max(0, x._a.ndim - 2))
+    smooth = -each.sum(dim)
     index, counts = class_indices(t._a, classes, ignore)
     shape = smooth._a.shape
     if counts is not None:
-        smooth = smooth * wrap(counts.reshape(shape).astype(x._a.dtype))  # type: ignore[operator]
+        smooth = smooth * wrap(counts.reshape(shape).astype(x._a.dtype))
     if reduction == "sum":
-        smooth = smooth.sum()  # type: ignore[attr-defined]
+        smooth = smooth.sum()
     elif reduction == "mean":
         rows = weights_of(index, counts, None if w is None else w._a, x._a.dtype)
-        smooth = smooth.sum() / float(index.size if rows is None else rows.sum())  # type: ignore[attr-defined]
-    return nll * (1 - smoothing) + smooth * (smoothing / classes)  # type: ignore[operator,no-any-return]
+        smooth = smooth.sum() / float(index.size if rows is None else rows.sum())
+    return nll * (1 - smoothing) + smooth * (smoothing / classes)
 
 
 def _ce_grads(
@@ -689,8 +701,9 @@ def nll_loss(
     """
     reduction = chosen(size_average, reduce, reduction)
     _check_targets("nll_loss_nd", input, target, weight)
+    takes("nll_loss_out_frame" if input._a.ndim < 3 else "nll_loss2d_forward_out_frame", input, "hf")
     op = _nll if input._a.ndim < 3 else _nll2d
-    return op(input, target, weight, int(ignore_index), reduction)  # type: ignore[no-any-return]
+    return op(input, target, weight, int(ignore_index), reduction)
 
 
 def cross_entropy(
@@ -736,14 +749,14 @@ def _from_probabilities(x: Tensor, q: Tensor, weight: Tensor | None, ignore: int
         )
     lp = soft.apply(soft._log_softmax, "log_softmax", x, dim, None)
     if smoothing > 0:
-        q = q * (1 - smoothing) + smoothing / classes  # type: ignore[operator]
-    each = lp * q  # type: ignore[operator]
+        q = q * (1 - smoothing) + smoothing / classes
+    each = lp * q
     if weight is not None:
-        each = each * weight.reshape(-1, *(1,) * max(0, x._a.ndim - 2))  # type: ignore[attr-defined]
+        each = each * weight.reshape(-1, *(1,) * max(0, x._a.ndim - 2))
     if reduction == "none":
-        return -each.sum(dim)  # type: ignore[no-any-return]
+        return -each.sum(dim)
     loss = -each.sum()
-    return loss / (x._a.size // max(1, classes)) if reduction == "mean" else loss  # type: ignore[no-any-return]
+    return loss / (x._a.size // max(1, classes) or math.nan) if reduction == "mean" else loss
 
 
 # ---- margins between classes -----------------------------------------------------------------------------------------------
@@ -755,7 +768,8 @@ def multi_margin_loss(
     reduction = chosen(size_average, reduce, reduction)
     if p not in (1, 2):
         raise error(ValueError, "only p == 1 and p == 2 supported")
-    rows = input if input._a.ndim == 2 else input.reshape(1, -1)  # type: ignore[attr-defined]
+    takes("multi_margin_loss_cpu_kernel", input, "f")
+    rows = input if input._a.ndim == 2 else input.reshape(1, -1)
     n, classes = rows._a.shape
     index = target._a.reshape(-1)
     if index.size != n:
@@ -785,7 +799,8 @@ def multilabel_margin_loss(
     reduction = chosen(size_average, reduce, reduction)
     if target._a.shape != input._a.shape:
         raise error(RuntimeError, f"inconsistent target size: {list(target._a.shape)} for input of size: {list(input._a.shape)}")
-    rows = input.reshape(-1, input._a.shape[-1] if input._a.ndim else 1)  # type: ignore[attr-defined]
+    takes("multilabel_margin_loss_forward_out_frame", input, "f")
+    rows = input.reshape(-1, input._a.shape[-1] if input._a.ndim else 1)
     n, classes = rows._a.shape
     labels = target._a.reshape(n, classes)
     if labels.size and (labels.min() < -1 or labels.max() >= classes):
@@ -813,7 +828,7 @@ def multilabel_soft_margin_loss(
         raise error(ValueError, f"{reduction} is not valid")
     more = [] if weight is None else [weight]
     loss = _bce_logits(weight is not None, False)("multilabel_soft_margin_loss", "none", input, target, *more)
-    return reduced(loss.mean(-1), reduction)  # type: ignore[attr-defined]
+    return reduced(loss.mean(-1), reduction)
 
 
 # ---- distances -----------------------------------------------------------------------------------------------------------------
@@ -824,7 +839,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     >>> torch.pairwise_distance(torch.tensor([0., 0.]), torch.tensor([3., 4.]), eps=0.)
     tensor(5.)
     """
-    return (x1 - x2 + eps).norm(p, -1, keepdim)  # type: ignore[operator,no-any-return]
+    return (x1 - x2 + eps).norm(p, -1, keepdim)
 
 
 def pdist(input: Tensor, p: float = 2) -> Tensor:
@@ -839,8 +854,8 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
     if p < 0:
         raise error(RuntimeError, "pdist only supports non-negative p values")
     i, j = np.triu_indices(input._a.shape[0], 1)
-    rows, columns = input.index_select(0, wrap(i)), input.index_select(0, wrap(j))  # type: ignore[attr-defined]
-    return (rows - columns).norm(p, 1)  # type: ignore[no-any-return]
+    rows, columns = input.index_select(0, wrap(i)), input.index_select(0, wrap(j))
+    return (rows - columns).norm(p, 1)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
@@ -851,21 +866,21 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     tensor(0.7071)
     """
     d = result_type([t.dtype for t in (x1, x2) if t._a.ndim], [t.dtype for t in (x1, x2) if not t._a.ndim], [])
-    if d.category < FLOAT:
+    if d.category != FLOAT:
         raise error(RuntimeError, f"expected common dtype to be floating point, yet common dtype is {SCALAR_NAMES[d]}")
-    x1, x2 = (t if t.dtype is d else t.to(d) for t in (x1, x2))  # type: ignore[attr-defined]
+    x1, x2 = (t if t.dtype is d else t.to(d) for t in (x1, x2))
     try:
         shape = np.broadcast_shapes(x1._a.shape, x2._a.shape)
     except ValueError as e:
         raise broadcast_error((x1._a, x2._a), e) from None
     # extended first, so that `dim` means the same in both
-    x1, x2 = (t if t._a.shape == shape else t.expand(shape) for t in (x1, x2))  # type: ignore[attr-defined]
-    a, b = (t / _length(t, dim).clamp_min(eps) for t in (x1, x2))  # type: ignore[operator]
-    return (a * b).sum(dim)  # type: ignore[no-any-return]
+    x1, x2 = (t if t._a.shape == shape else t.expand(shape) for t in (x1, x2))
+    a, b = (t / _length(t, dim).clamp_min(eps) for t in (x1, x2))
+    return (a * b).sum(dim)
 
 
 def _length(t: Tensor, dim: int) -> Any:
-    return t.norm(2, dim, keepdim=True)  # type: ignore[attr-defined]
+    return t.norm(2, dim, keepdim=True)
 
 
 def cosine_embedding_loss(
@@ -881,9 +896,9 @@ def cosine_embedding_loss(
         raise error(RuntimeError, f"0D target tensor expects 1D input tensors, but found inputs with sizes {sizes[0]} and {sizes[1]}.")
     if n == 1 and not input1._a.ndim == input2._a.ndim == 2:
         raise error(RuntimeError, f"1D target tensor expects 2D input tensors, but found inputs with sizes {sizes[0]} and {sizes[1]}.")
-    dot = (input1 * input2).sum(n)  # type: ignore[operator]
+    dot = (input1 * input2).sum(n)
     tiny = 1e-12
-    cos = dot / (((input1 * input1).sum(n) + tiny) * ((input2 * input2).sum(n) + tiny)).sqrt()  # type: ignore[operator]
+    cos = dot / (((input1 * input1).sum(n) + tiny) * ((input2 * input2).sum(n) + tiny)).sqrt()
     same, other = wrap((target._a == 1).astype(cos._a.dtype)), wrap((target._a == -1).astype(cos._a.dtype))
     return reduced((1 - cos) * same + (cos - margin).clamp_min(0) * other, reduction)
 
@@ -899,8 +914,8 @@ def triplet_margin_loss(
     _same_ranks(anchor, positive, negative)
     near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
     if swap:
-        far = far.minimum(pairwise_distance(positive, negative, p, eps))  # type: ignore[attr-defined]
-    return reduced((near - far + margin).clamp_min(0), reduction)  # type: ignore[operator]
+        far = far.minimum(pairwise_distance(positive, negative, p, eps))
+    return reduced((near - far + margin).clamp_min(0), reduction)
 
 
 def _same_ranks(a: Tensor, b: Tensor, c: Tensor) -> None:
@@ -1044,7 +1059,7 @@ def ctc_loss(
     """
     reduction = chosen(None, None, reduction)
     unbatched = log_probs._a.ndim == 2
-    lp = log_probs.unsqueeze(1) if unbatched else log_probs  # type: ignore[attr-defined]
+    lp = log_probs.unsqueeze(1) if unbatched else log_probs
     time, n, classes = lp._a.shape
     lengths, sizes = _as_lengths(input_lengths), _as_lengths(target_lengths)
     given = targets._a.astype(np.int64)
@@ -1086,7 +1101,7 @@ def ctc_loss(
     labels = np.where((labels >= 0) & (labels < classes), labels, 0)
     loss = _ctc_loss(lp, labels, lengths, sizes, int(blank), bool(zero_infinity))
     if unbatched and reduction == "none":
-        return loss.squeeze(0)  # type: ignore[no-any-return]
+        return loss.squeeze(0)
     if reduction == "mean":
         return (loss / wrap(np.maximum(sizes, 1).astype(lp._a.dtype))).mean()
     return reduced(loss, reduction)

@@ -22,6 +22,7 @@ from ..kernels import expr as E
 from . import return_types
 from .arithmetic import NO_GRADIENT, both, give
 from .public import become, public, public_pointwise, publish
+from .takes import takes
 
 x, g, out = E.var("x"), E.var("g"), E.var("out")
 _NO_COMPLEX = {COMPLEX: "\"{name}_cpu\" not implemented for '{dtype}'"}
@@ -89,9 +90,9 @@ def _angle_complex(z: Any, /) -> Any:
 
 
 def _angle_rule(g: Tensor, z: Tensor) -> Tensor:
-    size = z.abs()  # type: ignore[attr-defined]
+    size = z.abs()
     square = (size * size).masked_fill(wrap(size._a == 0), math.inf)
-    return z * 1j * (g / square)  # type: ignore[no-any-return]
+    return z * 1j * (g / square)
 
 
 @public(out=True)
@@ -151,8 +152,8 @@ def polygamma(n: int, input: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 
 publish("polygamma", polygamma)
-Tensor.polygamma = lambda self, n: polygamma(n, self)  # type: ignore[attr-defined]
-Tensor.polygamma_ = lambda self, n: _polygamma_op(n).inplace(self)  # type: ignore[attr-defined]
+Tensor.polygamma = lambda self, n: polygamma(n, self)
+Tensor.polygamma_ = lambda self, n: _polygamma_op(n).inplace(self)
 
 
 @public(inplace=True, out=True)
@@ -160,8 +161,8 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p."""
     if input.dtype.category >= FLOAT and (input._a <= (p - 1) / 2).any():
         raise error(RuntimeError, "All elements must be greater than (p-1)/2")
-    total = sum(((input - j / 2).lgamma() for j in range(1, p)), input.lgamma())  # type: ignore[attr-defined, operator]
-    return total + p * (p - 1) / 4 * math.log(math.pi)  # type: ignore[no-any-return]
+    total = sum(((input - j / 2).lgamma() for j in range(1, p)), input.lgamma())
+    return total + p * (p - 1) / 4 * math.log(math.pi)
 
 
 # ---- functions that SciPy knows -------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def scipy_kernel(name: str) -> Callable[..., np.ndarray]:
 
 
 def _zero_at(t: Tensor, mask: np.ndarray) -> Tensor:
-    return t.masked_fill(wrap(mask), 0)  # type: ignore[attr-defined]
+    return t.masked_fill(wrap(mask), 0)
 
 
 _HALF_SQRT_PI, _SQRT_TWO_PI = math.sqrt(math.pi) / 2, math.sqrt(2 * math.pi)
@@ -188,21 +189,21 @@ _HALF_SQRT_PI, _SQRT_TWO_PI = math.sqrt(math.pi) / 2, math.sqrt(2 * math.pi)
 
 def _i1_over_x(v: Tensor) -> Tensor:
     """I1(x) / x, which is 1/2 at 0."""
-    safe = v.masked_fill(wrap(v._a == 0), 1.0)  # type: ignore[attr-defined]
+    safe = v.masked_fill(wrap(v._a == 0), 1.0)
     return (i1(safe) / safe).masked_fill(wrap(v._a == 0), 0.5)
 
 
 def _i1e_rule(g: Tensor, v: Tensor, out: Tensor) -> Tensor:
-    safe = v.masked_fill(wrap(v._a == 0), 1.0)  # type: ignore[attr-defined]
+    safe = v.masked_fill(wrap(v._a == 0), 1.0)
     slope = i0e(safe) - i1e(safe) * (safe.sgn() + 1 / safe)
-    return g * slope.masked_fill(wrap(v._a == 0), 0.5)  # type: ignore[no-any-return]
+    return g * slope.masked_fill(wrap(v._a == 0), 0.5)
 
 
 def _log_ndtr_rule(g: Tensor, v: Tensor) -> Tensor:
-    near = v < 1.0  # type: ignore[operator]
-    left = 1 / erfcx(-v / math.sqrt(2)) * (math.sqrt(2) / math.sqrt(math.pi))  # type: ignore[operator]
-    right = (-v * v / 2).exp() / ndtr(v) / _SQRT_TWO_PI  # type: ignore[operator]
-    return g * (left.masked_fill(~near, 0) + right.masked_fill(near, 0))  # type: ignore[no-any-return]
+    near = v < 1.0
+    left = 1 / erfcx(-v / math.sqrt(2)) * (math.sqrt(2) / math.sqrt(math.pi))
+    right = (-v * v / 2).exp() / ndtr(v) / _SQRT_TWO_PI
+    return g * (left.masked_fill(~near, 0) + right.masked_fill(near, 0))
 
 
 # name, SciPy's name, node, derivative (None: none, as in PyTorch), modules
@@ -232,8 +233,8 @@ def floating(t: Tensor, name: str = "") -> Tensor:
     if not isinstance(t, Tensor):
         raise error(TypeError, f"{name}(): argument 'input' (position 1) must be Tensor, not {type(t).__name__}")
     if t.dtype.category == COMPLEX:
-        raise error(RuntimeError, f"\"{name}\" not implemented for '{SCALAR_NAMES[t.dtype]}'")
-    return t if t.dtype.category == FLOAT else t.to(get_default_dtype())  # type: ignore[attr-defined]
+        raise error(NotImplementedError, f"\"{name}_cpu\" not implemented for '{SCALAR_NAMES[t.dtype]}'")
+    return t if t.dtype.category == FLOAT else t.to(get_default_dtype())
 
 
 def _scipy_function(name: str, theirs: str, node: str, rule: Any, modules: tuple[str, ...]) -> Any:
@@ -244,7 +245,10 @@ def _scipy_function(name: str, theirs: str, node: str, rule: Any, modules: tuple
         return kernel(v)
 
     def fn(input: Tensor, *, out: Tensor | None = None) -> Tensor:
-        return give(name, op(floating(input, name)), out)
+        t = floating(input, name)
+        if name not in _HALF:
+            takes(name + "_cpu", t, "f")
+        return give(name, op(t), out)
 
     fn.__name__ = fn.__qualname__ = name
     fn.__doc__ = f"The special function ``{name}``, element by element" + ("." if rule else "; it has no derivative here.")
@@ -253,11 +257,12 @@ def _scipy_function(name: str, theirs: str, node: str, rule: Any, modules: tuple
     return fn
 
 
+_HALF = ("i0", "i0e", "i1", "i1e")  # PyTorch has them in half precision
 for _row in _SCIPY:
     globals()[_row[0]] = _scipy_function(*_row)
 i0, i0e, i1, i1e, erfcx = (globals()[n] for n in ("i0", "i0e", "i1", "i1e", "erfcx"))
-Tensor.i0 = i0  # type: ignore[attr-defined]
-Tensor.i0_ = lambda self: become(self, i0(self))  # type: ignore[attr-defined]
+Tensor.i0 = i0
+Tensor.i0_ = lambda self: become(self, i0(self))
 
 _ndtr = pointwise("ndtr", 0.5 * E.erfc(x * -math.sqrt(0.5)), "x", promote="float", node="SpecialNdtrBackward0",
                   grad={"x": g * E.exp(-0.5 * x * x) * (1 / _SQRT_TWO_PI)}, refuse=dict(_NO_COMPLEX))  # fmt: skip
@@ -283,12 +288,19 @@ def _pair(a: Any, b: Any, name: str) -> tuple[Tensor, Tensor]:
 
 def _two_argument(name: str, theirs: str, node: str, rule: Any, names: tuple[str, ...] = (), published: tuple[str, ...] = ("special",)) -> Any:
     kernel = scipy_kernel(theirs)
+    kernel_name = {"gammainc": "igamma_cpu", "gammaincc": "igammac_cpu"}.get(name, name)
 
     @primitive(f"special_{name}", node=node, vjp={"b": rule} if rule else None)
     def op(a: Any, b: Any, /) -> Any:
         return kernel(a, b)
 
     def fn(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
+        if name == "zeta":
+            takes("zeta_cpu", floating(input if isinstance(input, Tensor) else other, name), "f")
+        else:
+            for t in (input, other):
+                if isinstance(t, Tensor):
+                    takes(kernel_name, t, "hf")
         a, b = _pair(input, other, name)
         return give(name, op(a, b), out)
 
@@ -301,11 +313,11 @@ def _two_argument(name: str, theirs: str, node: str, rule: Any, names: tuple[str
 
 
 def _to(t: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return t if t._a.shape == shape else t.sum_to_size(shape)  # type: ignore[attr-defined]
+    return t if t._a.shape == shape else t.sum_to_size(shape)
 
 
 def _gamma_density(a: Tensor, b: Tensor) -> Tensor:
-    return ((a - 1) * b.log() - b - a.lgamma()).exp()  # type: ignore[attr-defined, operator, no-any-return]
+    return ((a - 1) * b.log() - b - a.lgamma()).exp()
 
 
 gammainc = _two_argument(

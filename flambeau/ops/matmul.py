@@ -20,6 +20,7 @@ from ..kernels import reduce as R
 from .arithmetic import both
 from .dims import wrap_dim
 from .public import become, public, publish, write_out
+from .takes import takes
 
 ndarray = np.ndarray
 product, linear_kernel = kernels.matmul, kernels.linear
@@ -49,7 +50,7 @@ def adjoint(a: Tensor) -> Tensor:
 
 
 def conj(t: Tensor) -> Tensor:
-    return t if t._a.dtype.kind != "c" else t.conj()  # type: ignore[attr-defined]
+    return t if t._a.dtype.kind != "c" else t.conj()
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def rows_sum(g: Tensor) -> Tensor:
         if a.size < R.SMALL and a.dtype.kind != "V":
             return _wrap(np.add.reduce(a, tuple(range(a.ndim - 1))) if a.ndim != 2 else np.add.reduce(a, 0))
         return _wrap(R.reduce("sum", a, tuple(range(a.ndim - 1)), dtype=a.dtype))
-    return g.sum(tuple(range(g._a.ndim - 1)))  # type: ignore[attr-defined]
+    return g.sum(tuple(range(g._a.ndim - 1)))
 
 
 @primitive("mm", node="MmBackward0",
@@ -76,7 +77,7 @@ def _mm(a: Any, b: Any, /) -> Any:
 
 
 def _to_shape(g: Tensor, shape: Any) -> Tensor:
-    return g if g._a.shape == shape else g.sum_to_size(shape)  # type: ignore[attr-defined]
+    return g if g._a.shape == shape else g.sum_to_size(shape)
 
 
 @primitive("bmm", node="BmmBackward0", vjp={
@@ -133,8 +134,9 @@ def _shape_text(a: Tensor) -> str:
 
 def _same_dtype(a: Tensor, b: Tensor, phrase: str = "expected m1 and m2 to have the same dtype, but got: {} != {}") -> None:
     if a._a.dtype != b._a.dtype:
+        names = C_NAMES if "m1 and m2" in phrase or "Input dtypes" in phrase else SCALAR_NAMES
         raise error(
-            RuntimeError, phrase.format(C_NAMES[a.dtype], C_NAMES[b.dtype]),
+            RuntimeError, phrase.format(names[a.dtype], names[b.dtype]),
             hint=f"The dtypes are {a.dtype} and {b.dtype}: convert one with .to().",
         )
 
@@ -242,9 +244,9 @@ def _matmul_general(input: Tensor, other: Tensor) -> Tensor:
         return _mm(input, other)
     _same_dtype(input, other, "expected m1 and m2 to have the same dtype, but got: {} != {}")
     if a.ndim == 1:
-        return _matmul_checked(input.unsqueeze(0), other).squeeze(-2)  # type: ignore[attr-defined]
+        return _matmul_checked(input.unsqueeze(0), other).squeeze(-2)
     if b.ndim == 1:
-        return _matmul_checked(input, other.unsqueeze(-1)).squeeze(-1)  # type: ignore[attr-defined]
+        return _matmul_checked(input, other.unsqueeze(-1)).squeeze(-1)
     return _matmul_checked(input, other)
 
 
@@ -281,9 +283,9 @@ def _operator(self: Tensor, other: Any) -> Any:
     return matmul(self, other)
 
 
-Tensor.__matmul__ = _operator  # type: ignore[attr-defined]
-Tensor.__rmatmul__ = lambda self, other: matmul(_wrap(np.asarray(other)), self)  # type: ignore[attr-defined]
-Tensor.__imatmul__ = lambda self, other: become(self, matmul(self, other))  # type: ignore[attr-defined]
+Tensor.__matmul__ = _operator
+Tensor.__rmatmul__ = lambda self, other: matmul(_wrap(np.asarray(other)), self)
+Tensor.__imatmul__ = lambda self, other: become(self, matmul(self, other))
 
 
 @public(out=True)
@@ -298,13 +300,14 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
             RuntimeError,
             f"size mismatch, got input ({input._a.shape[0]}), mat ({_shape_text(input)}), vec ({vec._a.shape[0]})",
         )
-    _same_dtype(input, vec, "expected scalar type {} but found {}")
+    _same_dtype(vec, input, "addmv input tensors must have the same dtype, but got {0}, {1}, and {0}")
     return _mv(input, vec)
 
 
 def _check_vectors(a: Tensor, b: Tensor, name: str) -> None:
     _tensor(name, "input", 1, a)
     _tensor(name, "tensor", 2, b)
+    takes("dot", a, "ihfc")
     if a._a.ndim != 1 or b._a.ndim != 1:
         raise error(RuntimeError, f"1D tensors expected, but got {a._a.ndim}D and {b._a.ndim}D tensors")
     if a._a.dtype != b._a.dtype:
@@ -348,7 +351,7 @@ def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
     if input._a.dtype == vec2._a.dtype:
         r = outer_product(input, vec2)
     else:
-        r = input.unsqueeze(-1) * vec2  # type: ignore[attr-defined]
+        r = input.unsqueeze(-1) * vec2
     return _out("outer", r, out)
 
 
@@ -359,7 +362,7 @@ both(outer, "outer", "ger")
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products over the last dimension of both."""
     if not input._a.ndim or not other._a.ndim:
-        return input * other  # type: ignore[operator]
+        return input * other
     if input._a.shape[-1] != other._a.shape[-1]:
         raise error(
             RuntimeError,
@@ -371,7 +374,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 
 # ---- products that are added to something ---------------------------------------------------------------------------
 def _scaled(t: Tensor, factor: Any) -> Tensor:
-    return t if factor == 1 else t * factor  # type: ignore[operator]
+    return t if factor == 1 else t * factor
 
 
 def _conj_number(v: Any) -> Any:
@@ -409,13 +412,6 @@ def _affine(input: Any, p: Any, beta: Any, alpha: Any) -> Any:
     return p
 
 
-def _check_numbers(like: Tensor, **numbers: Any) -> None:
-    if like.dtype.category <= INT:
-        for name, v in numbers.items():
-            if isinstance(v, float) and v != int(v):
-                raise error(RuntimeError, f"For integral input tensors, argument {name} must not be a floating point number.")
-
-
 def _check_added(input: Tensor, shape: tuple[int, ...]) -> None:
     a = input._a.shape
     for i, (m, n) in enumerate(zip(a[::-1], shape[::-1])):
@@ -441,7 +437,6 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: An
             raise error(RuntimeError, f"{which} must be a matrix, got {t._a.ndim}-D tensor")
     _check_mm(mat1, mat2)
     _same_dtype(input, mat1, "self and mat2 must have the same dtype, but got {} and {}")
-    _check_numbers(input, beta=beta, alpha=alpha)
     _check_added(input, (mat1._a.shape[0], mat2._a.shape[1]))
     return _addmm(input, mat1, mat2, beta, alpha)
 
@@ -460,7 +455,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
             f"[{b.shape[0]}, {b.shape[1]}].",
         )
     _same_dtype(batch1, batch2, "expected scalar type {} but found {}")
-    _same_dtype(input, batch1, "Input dtypes must be the same, got: input {}, batch1: {}")
+    _same_dtype(input, batch1, "Input dtypes must be the same, got: input {0}, batch1: {1}, batch2: {1}")
     _check_added(input, (a.shape[0], a.shape[1], b.shape[2]))
     return _baddbmm(input, batch1, batch2, beta, alpha)
 
@@ -468,22 +463,22 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 @public(inplace=True, out=True)
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * sum of the products of a batch of matrices``."""
-    total = bmm(batch1, batch2).sum(0)  # type: ignore[attr-defined]
-    return _scaled(input, beta) + _scaled(total, alpha) if beta != 0 else _scaled(total, alpha)  # type: ignore[operator]
+    total = bmm(batch1, batch2).sum(0, dtype=batch1.dtype)
+    return _scaled(input, beta) + _scaled(total, alpha) if beta != 0 else _scaled(total, alpha)
 
 
 @public(inplace=True, out=True)
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * (mat @ vec)``."""
     product = _scaled(mv(mat, vec), alpha)
-    return _scaled(input, beta) + product if beta != 0 else product  # type: ignore[operator]
+    return _scaled(input, beta) + product if beta != 0 else product
 
 
 @public(inplace=True, out=True)
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * outer(vec1, vec2)``."""
     product = _scaled(outer(vec1, vec2), alpha)
-    return _scaled(input, beta) + product if beta != 0 else product  # type: ignore[operator]
+    return _scaled(input, beta) + product if beta != 0 else product
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
@@ -498,7 +493,7 @@ def _weight_gradient(g: Tensor, x: Tensor) -> Tensor:
     n = x._a.ndim
     if n == 2:
         return multiply(_transposed(g), conj(x))
-    return multiply(_transposed(g.reshape(-1, g._a.shape[-1])), conj(x).reshape(-1, x._a.shape[-1]))  # type: ignore[attr-defined]
+    return multiply(_transposed(g.reshape(-1, g._a.shape[-1])), conj(x).reshape(-1, x._a.shape[-1]))
 
 
 def _input_gradient(g: Tensor, w: Tensor) -> Tensor:
@@ -565,20 +560,22 @@ def _linear_general(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
             RuntimeError, f"mat1 and mat2 shapes cannot be multiplied ({left} and {right})",
             hint=f"The input has {x.shape[-1]} features, the layer takes {w.shape[-1]}.",
         )
-    _same_dtype(input, weight, "mat1 and mat2 must have the same dtype, but got {} and {}")
+    if bias is None:
+        _same_dtype(input, weight)
+    else:
+        _same_dtype(bias, weight, "self and mat2 must have the same dtype, but got {} and {}")
+        _same_dtype(input, weight, "mat1 and mat2 must have the same dtype, but got {} and {}")
     if w.ndim == 1:
         r = matmul(input, weight)
-        return r if bias is None else r + bias  # type: ignore[operator]
-    if bias is not None:
-        _same_dtype(bias, input, "self and mat2 must have the same dtype, but got {} and {}")
+        return r if bias is None else r + bias
     if x.ndim == 1:
-        r = linear(input.unsqueeze(0), weight, bias)  # type: ignore[attr-defined]
-        return r.squeeze(0)  # type: ignore[attr-defined]
+        r = linear(input.unsqueeze(0), weight, bias)
+        return r.squeeze(0)
     r = _linear_plain(input, weight)
     if bias is None:
         return r
     _check_added(bias, r._a.shape)
-    return r + bias  # type: ignore[operator]
+    return r + bias
 
 
 publish("linear", linear, "nn.functional")
@@ -597,7 +594,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             RuntimeError, f"bilinear(): input{which} size does not match weight size: got {size} but expected {w.shape[which]}"
         )
     left = einsum("...i,kij->...kj", input1, weight)
-    r = (left * input2.unsqueeze(-2)).sum(-1)  # type: ignore[attr-defined]
+    r = (left * input2.unsqueeze(-2)).sum(-1)
     return r if bias is None else r + bias
 
 
@@ -624,26 +621,26 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
                 RuntimeError,
                 f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims} ndim_a={x.ndim} ndim_b={y.ndim}",
             )
-        pairs = (list(range(x.ndim - dims, x.ndim)), list(range(dims)))
+        pairs = (list(range(-dims, 0)), list(range(dims)))
     else:
         pairs = tuple([d] if isinstance(d, int) else list(d) for d in dims)  # type: ignore[assignment]
     first = [wrap_dim(d, x.ndim) for d in pairs[0]]
     second = [wrap_dim(d, y.ndim) for d in pairs[1]]
     if len(first) != len(second):
         raise error(RuntimeError, "both dimension lists should have same length")
-    for d, e in zip(first, second):
+    for given, d, e in zip(pairs[0], first, second):
         if x.shape[d] != y.shape[e]:
             raise error(
                 RuntimeError,
-                f"contracted dimensions need to match, but first has size {x.shape[d]} in dim {d} and second has size "
+                f"contracted dimensions need to match, but first has size {x.shape[d]} in dim {given} and second has size "
                 f"{y.shape[e]} in dim {e}",
             )
     keep = [d for d in range(x.ndim) if d not in first]
     keep2 = [d for d in range(y.ndim) if d not in second]
     k = prod(x.shape[d] for d in first)
     shape = [x.shape[d] for d in keep] + [y.shape[d] for d in keep2]
-    left = a.permute(keep + first).reshape(prod(x.shape[d] for d in keep), k)  # type: ignore[attr-defined]
-    right = b.permute(second + keep2).reshape(k, prod(y.shape[d] for d in keep2))  # type: ignore[attr-defined]
+    left = a.permute(keep + first).reshape(prod(x.shape[d] for d in keep), k)
+    right = b.permute(second + keep2).reshape(k, prod(y.shape[d] for d in keep2))
     _same_dtype(a, b, "both inputs should have same dtype")
     r = _mm(left, right).reshape(shape)
     return _out("tensordot", r, out)
@@ -655,8 +652,8 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     n = max(input._a.ndim, other._a.ndim)
     s = (1,) * (n - input._a.ndim) + input._a.shape
     t = (1,) * (n - other._a.ndim) + other._a.shape
-    a = input.reshape([m for p in s for m in (p, 1)])  # type: ignore[attr-defined]
-    b = other.reshape([m for p in t for m in (1, p)])  # type: ignore[attr-defined]
+    a = input.reshape([m for p in s for m in (p, 1)])
+    b = other.reshape([m for p in t for m in (1, p)])
     return (a * b).reshape([p * q for p, q in zip(s, t)])
 
 
@@ -685,9 +682,9 @@ def multi_dot(tensors: Any, *, out: Tensor | None = None) -> Tensor:
     sizes = [ts[0]._a.shape[0]] + [t._a.shape[1] for t in ts]
     r = _chain(ts, _best_split(sizes), 0, len(ts) - 1)
     if first:
-        r = r.squeeze(0)  # type: ignore[attr-defined]
+        r = r.squeeze(0)
     if last:
-        r = r.squeeze(-1)  # type: ignore[attr-defined]
+        r = r.squeeze(-1)
     return _out("multi_dot", r, out)
 
 
@@ -741,10 +738,10 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     t, labels = terms[0]
     gone = [i for i, label in enumerate(labels) if label not in output]
     if gone:
-        t = t.sum(gone)  # type: ignore[attr-defined]
+        t = t.sum(gone)
         labels = [label for label in labels if label in output]
     order = [labels.index(label) for label in output]
-    return t if order == list(range(len(order))) else t.permute(order)  # type: ignore[attr-defined]
+    return t if order == list(range(len(order))) else t.permute(order)
 
 
 def _from_sublists(args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -783,7 +780,7 @@ def _parse(equation: str, ts: tuple[Tensor, ...]) -> tuple[list[list[str]], list
             raise error(
                 RuntimeError,
                 f"einsum(): the number of subscripts in the equation ({len(plain)}) "
-                f"{'is more than' if extra < 0 else 'does not match'} the number of dimensions ({t._a.ndim}) for operand {i}"
+                f"{'is more than' if dots else 'does not match'} the number of dimensions ({t._a.ndim}) for operand {i}"
                 + ("" if dots else " and no ellipsis was given"),
             )
         at = part.index("...") if dots else len(plain)
@@ -829,20 +826,20 @@ def _own(t: Tensor, labels: list[str]) -> Term:
                 RuntimeError,
                 f"einsum(): subscript {twice} is repeated for operand 0 but the sizes don't match, {s[j]} != {s[i]}",
             )
-        t = t.diagonal(0, i, j)  # type: ignore[attr-defined]
+        t = t.diagonal(0, i, j)
         labels = [label for k, label in enumerate(labels) if k not in (i, j)] + [twice]
 
 
 def _check_labels(terms: list[Term]) -> None:
     sizes: dict[str, int] = {}
     for k, (t, labels) in enumerate(terms):
-        for i, (label, n) in enumerate(zip(labels, t._a.shape)):
+        for label, n in zip(labels, t._a.shape):
             m = sizes.setdefault(label, n)
             if m != n and 1 not in (m, n):
                 raise error(
                     RuntimeError,
-                    f"einsum(): operands do not broadcast with remapped shapes [original->remapped]: dimension {i} of operand "
-                    f"{k} (subscript {label}) has size {n}, another operand has {m}",
+                    f"einsum(): subscript {label} has size {n} for operand {k} which does not broadcast with previously seen "
+                    f"size {m}",
                 )
             sizes[label] = max(m, n) if 0 not in (m, n) else 0
 
@@ -882,9 +879,9 @@ def _contract(a: Term, b: Term, needed: set[str]) -> Term:
         return _multiply_out(x, lx, y, ly, needed)
     if x._a.dtype != y._a.dtype:
         _same_dtype(x, y)
-    left = _arrange(x, lx, batch + rows + summed).reshape([*nb, prod(nr), nk])  # type: ignore[attr-defined]
-    right = _arrange(y, ly, batch + summed + columns).reshape([*nb, nk, prod(nc)])  # type: ignore[attr-defined]
-    r = multiply_recorded(left, right).reshape([*nb, *nr, *nc])  # type: ignore[attr-defined]
+    left = _arrange(x, lx, batch + rows + summed).reshape([*nb, prod(nr), nk])
+    right = _arrange(y, ly, batch + summed + columns).reshape([*nb, nk, prod(nc)])
+    r = multiply_recorded(left, right).reshape([*nb, *nr, *nc])
     return r, batch + rows + columns
 
 
@@ -894,12 +891,12 @@ def multiply_recorded(a: Tensor, b: Tensor) -> Tensor:
 
 def _arrange(t: Tensor, labels: list[str], order: list[str]) -> Tensor:
     places = [labels.index(s) for s in order]
-    return t if places == list(range(len(places))) else t.permute(places)  # type: ignore[attr-defined]
+    return t if places == list(range(len(places))) else t.permute(places)
 
 
 def _drop(t: Tensor, labels: list[str], keep: set[str]) -> Term:
     gone = [i for i, s in enumerate(labels) if s not in keep]
-    return (t.sum(gone), [s for s in labels if s in keep]) if gone else (t, labels)  # type: ignore[attr-defined]
+    return (t.sum(gone), [s for s in labels if s in keep]) if gone else (t, labels)
 
 
 def _multiply_out(x: Tensor, lx: list[str], y: Tensor, ly: list[str], needed: set[str]) -> Term:
@@ -909,5 +906,5 @@ def _multiply_out(x: Tensor, lx: list[str], y: Tensor, ly: list[str], needed: se
     for k, (t, own) in enumerate(((x, lx), (y, ly))):
         t = _arrange(t, own, [s for s in labels if s in own])
         sizes = dict(zip(own, wide[k]._a.shape))
-        wide[k] = t.reshape([sizes.get(s, 1) for s in labels])  # type: ignore[attr-defined]
-    return _drop(wide[0] * wide[1], labels, needed)  # type: ignore[operator]
+        wide[k] = t.reshape([sizes.get(s, 1) for s in labels])
+    return _drop(wide[0] * wide[1], labels, needed)

@@ -32,18 +32,18 @@ def like(d: np.ndarray | None, t: Tensor | None) -> np.ndarray | None:
 
 
 def along_channels(v: Tensor, ndim: int) -> Tensor:
-    return v.reshape(-1, *(1,) * (ndim - 2))  # type: ignore[attr-defined,no-any-return]
+    return v.reshape(-1, *(1,) * (ndim - 2))
 
 
 def affine(out: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
     if w is not None:
-        out = out * w  # type: ignore[operator]
-    return out if b is None else out + b  # type: ignore[operator]
+        out = out * w
+    return out if b is None else out + b
 
 
 def standardised(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
     """``(x - mean) / sqrt(var + eps)`` in public operators."""
-    centred = x - x.mean(dims, keepdim=True)  # type: ignore[attr-defined]
+    centred = x - x.mean(dims, keepdim=True)
     return centred * ((centred * centred).mean(dims, keepdim=True) + eps).rsqrt()
 
 
@@ -152,7 +152,7 @@ def native_batch_norm(
     if not training:
         none = wrap(np.empty(0, input._a.dtype))
         return out, none, none
-    x = input.detach()  # type: ignore[attr-defined]
+    x = input.detach()
     dims = (0, *range(2, x._a.ndim))
     mean = x.mean(dims, keepdim=True)
     rstd = (((x - mean) * (x - mean)).mean(dims) + eps).rsqrt()
@@ -213,6 +213,9 @@ def layer_norm(
     tensor([[-1.,  1.]])
     """
     axes = _normalized("layer_norm", input, normalized_shape, weight, bias)
+    for t in (weight, bias):
+        if t is not None and t._a.dtype != input._a.dtype and (input._a.dtype.itemsize != 2 or t._a.dtype.name != "float32"):
+            raise error(RuntimeError, "mixed dtype (CPU): all inputs must share same datatype.")
     _check_floating("LayerNormKernelImpl", input)
     return _layer_norm(input, weight, bias, axes, eps)
 
@@ -230,7 +233,7 @@ def native_layer_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Layer normalisation, the mean and the reciprocal standard deviation."""
     out = layer_norm(input, normalized_shape, weight, bias, eps)
-    x = input.detach()  # type: ignore[attr-defined]
+    x = input.detach()
     dims = tuple(range(-len(normalized_shape), 0))
     mean = x.mean(dims, keepdim=True)
     return out, mean, (((x - mean) * (x - mean)).mean(dims, keepdim=True) + eps).rsqrt()
@@ -239,7 +242,7 @@ def native_layer_norm(
 # ---- group and instance --------------------------------------------------------------------------------------------------
 def _group_composite(x: Any, w: Any, b: Any, groups: Any, eps: Any) -> Tensor:
     n, shape = x._a.ndim, x._a.shape
-    out = standardised(x.reshape(shape[0], groups, -1), (2,), eps).reshape(shape)  # type: ignore[attr-defined]
+    out = standardised(x.reshape(shape[0], groups, -1), (2,), eps).reshape(shape)
     return affine(out, None if w is None else along_channels(w, n), None if b is None else along_channels(b, n))
 
 
@@ -317,7 +320,7 @@ def native_group_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Group normalisation, the mean and the reciprocal standard deviation of each group."""
     out = torch_group_norm(input, group, weight, bias, eps)
-    x = input.detach().reshape(N, group, -1)  # type: ignore[attr-defined]
+    x = input.detach().reshape(N, group, -1)
     mean = x.mean(2, keepdim=True)
     return out, mean.reshape(N, group), (((x - mean) * (x - mean)).mean(2) + eps).rsqrt()
 
@@ -358,7 +361,7 @@ def torch_instance_norm(
 def _rms_composite(x: Any, w: Any, axes: Any, eps: Any) -> Tensor:
     e = np.finfo(x._a.dtype if x._a.dtype.itemsize > 2 else np.float32).eps.item() if eps is None else eps
     out = x * ((x * x).mean(tuple(range(-axes, 0)), keepdim=True) + e).rsqrt()
-    return out if w is None else out * w  # type: ignore[no-any-return]
+    return out if w is None else out * w
 
 
 def _rms_grads(g: Any, x: Any, w: Any, r: Any, axes: Any, needs: Any) -> Any:
@@ -393,13 +396,13 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         return input
     from .pool import avg_pool1d
 
-    square = input * input  # type: ignore[operator]
+    square = input * input
     # channels last, so that a mean over a window of one dimension is a mean over channels
     rows = square.movedim(1, -1).reshape(1, -1, input._a.shape[1])
     before = size // 2
     padded = pad_last(rows, before, size - 1 - before)
-    mean = avg_pool1d(padded, size, 1).reshape(square.movedim(1, -1).shape).movedim(-1, 1)  # type: ignore[attr-defined]
-    return input / (mean * alpha + k).pow(beta)  # type: ignore[operator,no-any-return]
+    mean = avg_pool1d(padded, size, 1).reshape(square.movedim(1, -1).shape).movedim(-1, 1)
+    return input / (mean * alpha + k).pow(beta)
 
 
 def pad_last(t: Tensor, before: int, after: int) -> Tensor:
@@ -422,10 +425,10 @@ def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, o
     >>> torch.nn.functional.normalize(torch.tensor([[3., 4.]]))
     tensor([[0.6000, 0.8000]])
     """
-    length = input.norm(p, dim, keepdim=True).clamp_min(eps).expand_as(input)  # type: ignore[attr-defined]
+    length = input.norm(p, dim, keepdim=True).clamp_min(eps).expand_as(input)
     r = input / length
     if out is None:
-        return r  # type: ignore[no-any-return]
+        return r
     write_out("normalize", out, r)
     return out
 

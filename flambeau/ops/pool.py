@@ -162,7 +162,8 @@ def _unpool(x: Any, indices: Any, /, rank: Any, size: Any) -> Any:
     full, at = batched(x, rank), batched(indices, rank)
     n, c = full.shape[:2]
     out = np.zeros((n, c, prod(size)), x.dtype)
-    np.put_along_axis(out, at.reshape(n, c, -1), full.reshape(n, c, -1), 2)
+    m = prod(at.shape[2:])
+    np.put_along_axis(out, at.reshape(n, c, m), full.reshape(n, c, m), 2)
     return out.reshape(*x.shape[: x.ndim - rank], *size)
 
 
@@ -293,6 +294,13 @@ def _rank_error(name: str, x: Tensor, rank: int) -> BaseException:
     return error(RuntimeError, f"non-empty {rank + 1}D or {rank + 2}D (batch mode) tensor expected for input")
 
 
+def check_elements(x: Tensor, rank: int) -> None:
+    """Only the batch may be empty."""
+    shape = x._a.shape
+    if 0 in shape[-rank - 1 :]:
+        raise error(RuntimeError, f"Expected {rank + 1}D or {rank + 2}D (batch mode) tensor with optional 0 dim batch size for input, but got:{list(shape)}")
+
+
 def check_dtype(name: str, x: Tensor, kinds: str) -> None:
     if x._a.dtype.kind not in kinds:
         raise error(NotImplementedError, f"\"{name}\" not implemented for '{SCALAR_NAMES[x.dtype]}'")
@@ -301,6 +309,9 @@ def check_dtype(name: str, x: Tensor, kinds: str) -> None:
 # ---- public functions ---------------------------------------------------------------------------------------------------------
 def _max(name: str, rank: int, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, indices: bool) -> Any:
     window = windows_of(name, x, rank, kernel, stride, padding, dilation, ceil)
+    check_elements(x, rank)
+    if rank == 1 and not indices and not x._rg:
+        check_dtype("max_pool1d_impl", x, "fV")
     check_dtype(name, x, "fViu")
     return (MAX_INDICES if indices else MAX)[rank](x, rank, window, bool(ceil))
 
@@ -336,6 +347,7 @@ def max_pool3d(
 
 def _mean(name: str, rank: int, x: Any, kernel: Any, stride: Any, padding: Any, ceil: bool, include: bool, divisor: Any = None) -> Tensor:
     k, s, p, _ = windows_of(name, x, rank, kernel, stride, padding, 1, ceil)
+    check_elements(x, rank)
     if x._a.dtype != np.int64:
         check_dtype(name, x, "fV")
     if divisor is not None and divisor == 0:
@@ -374,6 +386,8 @@ def avg_pool3d(
 def _adaptive_size(name: str, x: Any, rank: int, size: Any) -> tuple[int, ...]:
     check_tensor(name, x)
     shape = x._a.shape
+    if rank > 1 and isinstance(size, (tuple, list)) and len(shape) <= len(size):
+        raise error(ValueError, f"Input dimension should be at least {len(size) + 1}")
     if isinstance(size, (int, np.integer)):
         size = (int(size),) * rank
     size = tuple([n if s is None else int(s) for s, n in zip(size, shape[-rank:])] + [0] * (len(size) - len(shape[-rank:]))
@@ -390,7 +404,8 @@ def _adaptive_size(name: str, x: Any, rank: int, size: Any) -> tuple[int, ...]:
             RuntimeError,
             f"{name}: elements of output_size must be greater than or equal to 0 but received {{{', '.join(map(str, size))}}}",
         )
-    for d in range(len(shape) - rank, len(shape)):
+    channels = "max" in name or rank == 3  # whether those have to be some, too
+    for d in range(len(shape) - rank - channels, len(shape)):
         if shape[d] == 0:
             raise error(
                 RuntimeError,
@@ -401,10 +416,13 @@ def _adaptive_size(name: str, x: Any, rank: int, size: Any) -> tuple[int, ...]:
 
 
 def _adaptive_mean(name: str, rank: int, x: Any, size: Any) -> Tensor:
+    check_tensor(name, x)
+    if rank > 1 and (size == 1 or isinstance(size, (tuple, list)) and all(s == 1 for s in size)):
+        return x.mean(tuple(range(-rank, 0)), keepdim=True)  # type: ignore[no-any-return]
     size = _adaptive_size(name, x, rank, size)
     check_dtype(name, x, "fV")
     if all(s == 1 for s in size):
-        return x.mean(tuple(range(-rank, 0)), keepdim=True)  # type: ignore[no-any-return]
+        return x.mean(tuple(range(-rank, 0)), keepdim=True)
     return ADAPTIVE_AVG[rank](x, rank, size)
 
 
@@ -494,6 +512,8 @@ def fractional_max_pool3d(
 
 def _unpooled(name: str, rank: int, x: Any, indices: Any, kernel: Any, stride: Any, padding: Any, size: Any) -> Tensor:
     check_tensor(name, x)
+    check_dtype(f"max_unpool{max(rank, 2)}d", x, "fV")
+    check_elements(x, rank)
     k = expand(name, "kernel_size", kernel, rank)
     s = k if stride is None else expand(name, "stride", stride, rank)
     p = expand(name, "padding", padding, rank)
@@ -550,8 +570,8 @@ def max_unpool3d(
 
 def _power_mean(rank: int, x: Tensor, norm_type: float, kernel: Any, stride: Any, ceil: bool) -> Tensor:
     k = expand(f"lp_pool{rank}d", "kernel_size", kernel, rank)
-    mean = _mean(f"avg_pool{rank}d", rank, x.pow(norm_type), k, stride, 0, ceil, True)  # type: ignore[attr-defined]
-    return (mean.sign() * mean.abs().relu() * prod(k)).pow(1.0 / norm_type)  # type: ignore[attr-defined,no-any-return]
+    mean = _mean(f"avg_pool{rank}d", rank, x.pow(norm_type), k, stride, 0, ceil, True)
+    return (mean.sign() * mean.abs().relu() * prod(k)).pow(1.0 / norm_type)
 
 
 def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:

@@ -96,7 +96,7 @@ def become(t: Tensor, value: Tensor) -> Tensor:
             f"output with shape {list(t._a.shape)} doesn't match the broadcast shape {list(value._a.shape)}",
         )
     if value._rg and value._a.dtype != t._a.dtype:
-        value = value.to(t.dtype)  # type: ignore[attr-defined]
+        value = value.to(t.dtype)
     t._a[...] = value._a
     ip.changed(t)
     if value._rg and value._grad_fn is not None and mode() is not False:

@@ -29,6 +29,8 @@ def draw(kernel: Callable[..., Any], *args: Any) -> Any:
     """Run a sampler; what it refuses, it refuses in PyTorch's words, to which the user's line is added."""
     try:
         return kernel(*args)
+    except MemoryError:
+        raise
     except (RuntimeError, TypeError, ValueError) as e:
         raise error(type(e), str(e)) from None
 
@@ -361,7 +363,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
 
 def _standard_gamma_grad_rule(g: Tensor, alpha: Tensor, out: Tensor) -> Tensor:
-    return g * _standard_gamma_grad(alpha, out)  # type: ignore[operator]
+    return g * _standard_gamma_grad(alpha, out)
 
 
 @primitive("_standard_gamma", node="StandardGammaBackward0", vjp={"alpha": _standard_gamma_grad_rule})

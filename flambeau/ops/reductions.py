@@ -100,7 +100,7 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     return _sum_to_size(self, shape)
 
 
-Tensor.sum_to_size = sum_to_size  # type: ignore[attr-defined]
+Tensor.sum_to_size = sum_to_size
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def axes_of(dim: Dims, ndim: int) -> tuple[int, ...] | None:
 
 
 def cast(t: Tensor, d: dtype | None) -> Tensor:
-    return t if d is None or t.dtype is d else t.to(d)  # type: ignore[attr-defined]
+    return t if d is None or t.dtype is d else t.to(d)
 
 
 def not_empty(name: str, a: ndarray, axes: tuple[int, ...] | None, cls: type[BaseException] = RuntimeError, advice: bool = True) -> None:
@@ -215,7 +215,7 @@ def sum(  # noqa: A001
     else:
         r = _sum(input, axes_of(dim, input._a.ndim), keepdim)
     if dtype is not None and r.dtype is not dtype:
-        r = r.to(dtype)  # type: ignore[attr-defined]
+        r = r.to(dtype)
     if out is not None:
         write_out("sum", out, r)
         return out
@@ -316,7 +316,7 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dt
     input = cast(input, dtype)
     axes = axes_of(dim, input._a.ndim)
     count = R.reduce("sum", input._a == input._a, axes, keepdim)
-    return _nansum(input, axes, keepdim) / wrap(count.astype(input._a.dtype))  # type: ignore[no-any-return]
+    return _nansum(input, axes, keepdim) / wrap(count.astype(input._a.dtype))
 
 
 # ---- products -------------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def _prod_gradient(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...] | No
     n = count_of(a.shape, axes_)
     keep = [d for d in range(a.ndim) if d not in axes_]
     order = [*keep, *axes_]
-    rows = x.permute(order).reshape([*[a.shape[d] for d in keep], 1, n])  # type: ignore[attr-defined]
+    rows = x.permute(order).reshape([*[a.shape[d] for d in keep], 1, n])
     eye = wrap(np.eye(n, dtype=bool))
     square = rows.expand([*rows._a.shape[:-2], n, n])
     others = _prod(square.masked_fill(eye, 1), (square._a.ndim - 1,), False)
@@ -358,7 +358,7 @@ def _prod_gradient(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...] | No
 
 
 def conj(t: Tensor) -> Tensor:
-    return t if t._a.dtype.kind != "c" else t.conj()  # type: ignore[attr-defined]
+    return t if t._a.dtype.kind != "c" else t.conj()
 
 
 def _prod_array(x: ndarray, axes: Any, keepdim: bool) -> ndarray:
@@ -430,7 +430,7 @@ def _ties(x: Tensor, out: ndarray, axes: tuple[int, ...] | None, keepdim: bool) 
 
 
 def _extreme_rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool) -> Tensor:
-    return spread(g, x._a.shape, axes, keepdim) * _ties(x, out._a, axes, keepdim)  # type: ignore[no-any-return]
+    return spread(g, x._a.shape, axes, keepdim) * _ties(x, out._a, axes, keepdim)
 
 
 def extreme(op: str, node: str) -> Primitive:
@@ -595,7 +595,7 @@ def _var_rule(g: Tensor, x: Tensor, axes: Any, keepdim: bool, correction: float)
     n = count_of(x._a.shape, axes)
     factor = 2.0 / (n - correction) if n > correction else math.inf if n == correction else math.nan
     centred = x - _mean(x, axes, True)
-    return spread(g * factor, x._a.shape, axes, keepdim) * centred  # type: ignore[no-any-return]
+    return spread(g * factor, x._a.shape, axes, keepdim) * centred
 
 
 def _std_rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool, correction: float) -> Tensor:
@@ -674,7 +674,7 @@ _moment("std_mean", _std_of_pair, _mean_of_std)
 # ---- logsumexp ------------------------------------------------------------------------------------------------------
 def _logsumexp_rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool) -> Tensor:
     shape = x._a.shape
-    return spread(g, shape, axes, keepdim) * (x - spread(out, shape, axes, keepdim)).exp()  # type: ignore[attr-defined]
+    return spread(g, shape, axes, keepdim) * (x - spread(out, shape, axes, keepdim)).exp()
 
 
 @primitive("logsumexp", vjp={"x": _logsumexp_rule})
@@ -742,20 +742,20 @@ def _norm_rule(g: Tensor, x: Tensor, out: Tensor, p: float, axes: Any, keepdim: 
     if p == 0:
         return wrap(np.zeros_like(x._a))
     if p == 1:
-        return wide(g) * x.sgn()  # type: ignore[attr-defined]
+        return wide(g) * x.sgn()
     if p == 2:
         return x * wide(_ratio.call(g, out))
     if math.isinf(p):
         size = wrap(np.abs(x._a))
-        return wide(g) * x.sgn() * _ties(size, out._a, axes, keepdim)  # type: ignore[attr-defined]
+        return wide(g) * x.sgn() * _ties(size, out._a, axes, keepdim)
     slope = wide(_ratio.call(g, out ** (p - 1)))
     if p < 2:  # |x|^(p-1) sgn(x): finite at 0 for p > 1
-        size = x.abs()  # type: ignore[attr-defined]
+        size = x.abs()
         power = size ** (p - 1)
         if p < 1:
             power = power.masked_fill(wrap(x._a == 0), 0)
-        return slope * x.sgn() * power  # type: ignore[attr-defined]
-    return slope * x * x.abs() ** (p - 2)  # type: ignore[attr-defined]
+        return slope * x.sgn() * power
+    return slope * x * x.abs() ** (p - 2)
 
 
 _ratio = pointwise(  # g / norm, 0 where the norm is
@@ -813,7 +813,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False,
 @public
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """The p-norm of ``input - other``."""
-    return vector_norm(input - other, p)  # type: ignore[operator]
+    return vector_norm(input - other, p)
 
 
 @public(inplace=True, out=True)
@@ -824,4 +824,4 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     size = _vector_norm(input, float(p), axes, True)
     factor = maxnorm / (size + 1e-7)
     scale = factor.masked_fill(wrap(size._a <= maxnorm), 1.0)
-    return input * scale  # type: ignore[operator]
+    return input * scale

@@ -8,7 +8,7 @@ from typing import Any
 from .public import publish
 
 
-class ReturnType(tuple):  # type: ignore[type-arg]
+class ReturnType(tuple):
     """A tuple whose fields have names; made from one sequence."""
 
     __slots__ = ()

@@ -233,6 +233,17 @@ lstm = _sequence(_lstm_step, _lstm_layer, "lstm")
 gru = _sequence(_gru_step, _gru_layer, "gru")
 
 
+def _check_cell(input: Tensor, states: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor) -> None:
+    x, features, hidden = input._a.shape, w_ih._a.shape[1], w_hh._a.shape[1]
+    if x[-1] != features:
+        raise error(RuntimeError, f"input has inconsistent input_size: got {x[-1]} expected {features}")
+    for i, h in enumerate(states):
+        if h._a.shape[0] != x[0]:
+            raise error(RuntimeError, f"Input batch size {x[0]} doesn't match hidden{i} batch size {h._a.shape[0]}")
+        if h._a.shape[-1] != hidden:
+            raise error(RuntimeError, f"hidden{i} has inconsistent hidden_size: got {h._a.shape[-1]}, expected {hidden}")
+
+
 def lstm_cell(
     input: Tensor,
     hx: Sequence[Tensor],
@@ -242,6 +253,7 @@ def lstm_cell(
     b_hh: Tensor | None = None,
 ) -> State:
     """One step of an LSTM: (h, c)."""
+    _check_cell(input, hx, w_ih, w_hh)
     return _lstm_step(_linear(input, w_ih, b_ih), tuple(hx), w_hh, b_hh)
 
 
@@ -254,6 +266,7 @@ def _cell(step: Callable, name: str) -> Callable[..., Tensor]:
         b_ih: Tensor | None = None,
         b_hh: Tensor | None = None,
     ) -> Tensor:
+        _check_cell(input, (hx,), w_ih, w_hh)
         return step(_linear(input, w_ih, b_ih), (hx,), w_hh, b_hh)[0]
 
     run.__name__ = run.__qualname__ = name

@@ -52,10 +52,10 @@ def _cumprod_rule(g: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
         return wrap(_cumprod_gradient(g._a, a, out._a, zero, dim))
     # With zeros, to be differentiated again: for each element the running products without it.
     n = a.shape[dim]
-    rows = x.movedim(dim, -1).unsqueeze(-2)  # type: ignore[attr-defined]
+    rows = x.movedim(dim, -1).unsqueeze(-2)
     square = rows.expand((*rows._a.shape[:-2], n, n)).masked_fill(wrap(np.eye(n, dtype=bool)), 1)
     others = conj(_cumprod(square, square._a.ndim - 1)) * wrap(np.triu(np.ones((n, n), a.dtype)))
-    return (others * g.movedim(dim, -1).unsqueeze(-2)).sum(-1).movedim(-1, dim)  # type: ignore[attr-defined]
+    return (others * g.movedim(dim, -1).unsqueeze(-2)).sum(-1).movedim(-1, dim)
 
 
 def _cumprod_gradient(g: ndarray, x: ndarray, out: ndarray, zero: ndarray, dim: int) -> ndarray:
@@ -77,11 +77,11 @@ def _declare_running(name: str, op: Any, doc: str) -> None:
     def fn(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
         if dtype is None and input.dtype.category <= INT:
             dtype = int64
-        return op(cast(input, dtype), wrap_dim(dim, input._a.ndim))  # type: ignore[no-any-return]
+        return op(cast(input, dtype), wrap_dim(dim, input._a.ndim))
 
     def in_place(self: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
         if dtype is not None and dtype is not self.dtype:
-            names = [{"int64": "long int"}.get(d.name, C_NAMES[d]) for d in (self.dtype, dtype)]
+            names = [C_NAMES[d] for d in (self.dtype, dtype)]
             raise error(RuntimeError, f"Bad in-place call: input tensor dtype {names[0]} and output tensor dtype {names[1]} should match")
         ip.check_writable(self)
         return become(self, fn(ip.before(self), dim, dtype=self.dtype))
@@ -166,11 +166,11 @@ def _logcumsumexp_rule(g: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
                 total += sign * np.exp(np.flip(_logaddexp(np.flip(part, dim), dim), dim) + a)
             return wrap(total.astype(a.dtype))
     n = a.shape[dim]
-    top = out.masked_fill(wrap(~finite), 0)  # type: ignore[attr-defined]
+    top = out.masked_fill(wrap(~finite), 0)
     row = lambda t: t.movedim(dim, -1)  # noqa: E731
     weights = row(conj(x)).unsqueeze(-1) - row(conj(top)).unsqueeze(-2)
     weights = weights.masked_fill(wrap(np.tri(n, k=-1, dtype=bool)), -np.inf).exp()
-    return (weights * row(g).unsqueeze(-2)).sum(-1).movedim(-1, dim)  # type: ignore[no-any-return]
+    return (weights * row(g).unsqueeze(-2)).sum(-1).movedim(-1, dim)
 
 
 @primitive("logcumsumexp", vjp={"x": _logcumsumexp_rule})
@@ -190,7 +190,9 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 def _halves(t: Tensor, d: int) -> tuple[Tensor, Tensor]:
     """All but the last, and all but the first, along a dimension."""
     n = t._a.shape[d]
-    return t.narrow(d, 0, n - 1), t.narrow(d, 1, n - 1)  # type: ignore[attr-defined]
+    if not n:
+        return t, t
+    return t.narrow(d, 0, n - 1), t.narrow(d, 1, n - 1)
 
 
 @public(out=True)
@@ -212,7 +214,7 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None
     if ends:
         input = cat([t for t in (prepend, input, append) if t is not None], d)
     if not n:
-        return input.clone()  # type: ignore[attr-defined]
+        return input.clone()
     for _ in range(min(n, input._a.shape[d])):
         before, after = _halves(input, d)
         input = after.logical_xor(before) if input._a.dtype.kind == "b" else after - before
@@ -235,9 +237,9 @@ def _spacing(name: str, y: Tensor, x: Tensor | None, dx: Any, dim: int) -> tuple
     if x._a.ndim == 1:
         if x._a.size != y._a.shape[d]:
             raise error(RuntimeError, f"{name}: There must be one `x` value for each sample point")
-        x = x.reshape([-1 if i == d else 1 for i in range(y._a.ndim)])  # type: ignore[attr-defined]
+        x = x.reshape([-1 if i == d else 1 for i in range(y._a.ndim)])
     else:
-        x = x.reshape((1,) * (y._a.ndim - x._a.ndim) + x._a.shape)  # type: ignore[attr-defined]
+        x = x.reshape((1,) * (y._a.ndim - x._a.ndim) + x._a.shape)
         if x._a.shape[d] != y._a.shape[d]:
             raise error(RuntimeError, f"{name}: There must be one `x` value for each sample point")
     before, after = _halves(x, d)
@@ -254,17 +256,17 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = 
     """
     d, step = _spacing("trapezoid", y, x, dx, dim)
     if not y._a.shape[d]:
-        return y.sum(d) * 1.0  # type: ignore[attr-defined]
+        return y.sum(d) * 1.0
     if x is None:
-        return (y.sum(d) - (y.select(d, 0) + y.select(d, -1)) * 0.5) * step  # type: ignore[attr-defined]
+        return (y.sum(d) - (y.select(d, 0) + y.select(d, -1)) * 0.5) * step
     before, after = _halves(y, d)
-    return ((before + after) * step).sum(d) / 2.0  # type: ignore[operator,no-any-return]
+    return ((before + after) * step).sum(d) / 2.0
 
 
 @public(method=False)
 def trapz(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """``trapezoid``."""
-    return trapezoid(y, x, dx=dx, dim=dim)  # type: ignore[no-any-return]
+    return trapezoid(y, x, dx=dx, dim=dim)
 
 
 @public(method=False)
@@ -272,16 +274,21 @@ def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, 
     """The integral up to each sample but the first, by the trapezoidal rule."""
     d, step = _spacing("cumulative_trapezoid", y, x, dx, dim)
     if not y._a.shape[d]:
-        return y.clone()  # type: ignore[attr-defined]
+        return y.clone()
     before, after = _halves(y, d)
-    pairs = before + after  # type: ignore[operator]
-    return (pairs * (step / 2.0)).cumsum(d)  # type: ignore[no-any-return]
+    pairs = before + after
+    if isinstance(step, Tensor):
+        return (pairs * step).cumsum(d) / 2.0
+    return (pairs * (step / 2.0)).cumsum(d)
 
 
 def _coordinates(name: str, spacing: Any, dims: tuple[int, ...]) -> list[Any]:
     if isinstance(spacing, (int, float, complex, np.number)):
         return [spacing] * len(dims)
     each = list(spacing)
+    if any([isinstance(s, Tensor) and s._a.ndim != 1 for s in each]):
+        raise error(RuntimeError, f"{name} expected each element of spacing to have one dimension, but got an element with "
+                    f"{next(s._a.ndim for s in each if isinstance(s, Tensor) and s._a.ndim != 1)} dimensions!")
     if len(each) != len(dims):
         raise error(
             RuntimeError,
@@ -301,6 +308,12 @@ def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: in
     >>> torch.gradient(torch.tensor([1., 4., 9.]))
     (tensor([3., 4., 5.]),)
     """
+    places = isinstance(spacing, (tuple, list)) and any([isinstance(s, Tensor) for s in spacing])
+    if input._a.dtype.kind == "b" and not places:
+        raise error(RuntimeError, "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+                    "`logical_xor()` operator instead.")
+    if input._a.dtype == np.uint8:
+        raise error(RuntimeError, "torch.gradient does not support uint8 input.")
     n = input._a.ndim
     dims = tuple(range(n)) if dim is None else tuple([wrap_dim(d, n) for d in ([dim] if isinstance(dim, int) else dim)])
     if edge_order not in (1, 2):
@@ -316,7 +329,7 @@ def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: in
 def _slope(y: Tensor, d: int, spacing: Any, order: int) -> Tensor:
     """Weighted differences with the steps before and after each sample (numbers or tensors)."""
     n = y._a.shape[d]
-    at = lambda lo, size: y.narrow(d, lo, size)  # type: ignore[attr-defined]  # noqa: E731
+    at = lambda lo, size: y.narrow(d, lo, size)  # noqa: E731
     if isinstance(spacing, Tensor) and spacing._a.ndim:
         steps = diff(spacing).reshape([-1 if i == d else 1 for i in range(y._a.ndim)])
         step = lambda lo, size: steps.narrow(d, lo, size)  # noqa: E731

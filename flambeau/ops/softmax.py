@@ -21,7 +21,7 @@ def _softmax(x: Any, /, dim: Any) -> Any:
 
 
 def _grad_by_out(g: Any, g_: Any, y: Any, dim: Any) -> Tensor:
-    return g * (g_ - (g_ * y).sum(dim, keepdim=True)) - g_ * (g * y).sum(dim, keepdim=True)  # type: ignore[no-any-return]
+    return g * (g_ - (g_ * y).sum(dim, keepdim=True)) - g_ * (g * y).sum(dim, keepdim=True)
 
 
 # (g - sum(g y)) y is linear in g, by a symmetric matrix
@@ -56,15 +56,17 @@ def apply(op: Any, name: str, x: Any, dim: Any, dtype: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise error(TypeError, f"{name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
     if dtype is not None and x.dtype is not dtype:
-        x = x.to(dtype)  # type: ignore[attr-defined]
+        x = x.to(dtype)
     d = wrap_dim(dim, x._a.ndim)
-    if x._a.dtype.kind not in "fV" or x.dtype.category != FLOAT:
+    if x.dtype.category != FLOAT:
+        if not x._a.size:
+            return x.clone()
         which = "_lastdim" if d == max(x._a.ndim, 1) - 1 else ""
         raise error(
             NotImplementedError, f"\"{name}{which}_kernel_impl\" not implemented for '{SCALAR_NAMES[x.dtype]}'",
             hint="Pass dtype=torch.float32, or convert the input.",
         )  # fmt: skip
-    return op(x, d)  # type: ignore[no-any-return]
+    return op(x, d)
 
 
 def implicit_dim(name: str, x: Tensor, dim: Any, stacklevel: int) -> Any:
@@ -126,7 +128,7 @@ def f_log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, d
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``softmax(-x)``."""
     d = implicit_dim("softmin", input, dim, _stacklevel + 1)
-    return apply(_softmax, "softmax", -input, d, dtype)  # type: ignore[operator]
+    return apply(_softmax, "softmax", -input, d, dtype)
 
 
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
@@ -136,18 +138,18 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
     """
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
-    noise = -logits.detach().clone(memory_format=None).exponential_().log()  # type: ignore[attr-defined]
-    soft = f_softmax((logits + noise) / tau, dim)  # type: ignore[operator]
+    noise = -logits.detach().clone(memory_format=None).exponential_().log()
+    soft = f_softmax((logits + noise) / tau, dim)
     if not hard:
         return soft
-    index = soft.max(dim, keepdim=True)[1]  # type: ignore[attr-defined]
-    one = soft.detach().mul(0).scatter(dim, index, 1.0)  # type: ignore[attr-defined]
-    return one - soft.detach() + soft  # type: ignore[attr-defined,no-any-return]
+    index = soft.max(dim, keepdim=True)[1]
+    one = soft.detach().mul(0).scatter(dim, index, 1.0)
+    return one - soft.detach() + soft
 
 
 publish("softmax", softmax)
 publish("log_softmax", log_softmax)
-Tensor.softmax, Tensor.log_softmax = softmax, log_softmax  # type: ignore[attr-defined]
+Tensor.softmax, Tensor.log_softmax = softmax, log_softmax
 publish("softmax", f_softmax, "nn.functional")
 publish("log_softmax", f_log_softmax, "nn.functional")
 publish("softmin", softmin, "nn.functional")

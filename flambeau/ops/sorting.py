@@ -19,6 +19,7 @@ from . import return_types
 from .dims import wrap_dim
 from .indexing import _gather_backward, gather
 from .public import public, write_out
+from .takes import takes
 from .reductions import _ties, no_complex, not_empty, reduction
 
 ndarray = np.ndarray
@@ -108,7 +109,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 @public(out=True)
 def msort(input: Tensor) -> Tensor:
     """The values along the first dimension in rising order."""
-    return sort(input, 0)[0]  # type: ignore[no-any-return]
+    return sort(input, 0)[0]
 
 
 @public(out=True)
@@ -121,6 +122,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     """
     _no_complex("topk", input)
     a = input._a
+    if a.dtype.kind == "b":
+        raise error(RuntimeError, "topk does not support bool dtypes on CPU")
     d = wrap_dim(dim, a.ndim)
     n = a.shape[d] if a.ndim else 1
     if not 0 <= k <= n:
@@ -134,7 +137,7 @@ _kthvalue, _mode = _picker("KthvalueBackward0"), _picker("ModeBackward0")
 @reduction()
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """The ``k``-th smallest value along ``dim`` (the smallest is the first), and where it is."""
-    no_complex("kthvalue_cpu", input)
+    takes("kthvalue_cpu", input, "ihf")
     a = input._a
     d = wrap_dim(dim, a.ndim)
     if a.ndim:
@@ -191,7 +194,7 @@ def _declare_median(name: str, doc: str) -> None:
     of_all, along_dim = _median_of_all(name), _picker(f"{name.capitalize()}Backward1")
 
     def fn(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-        no_complex(f"{name}_cpu", input)
+        takes("median_cpu" if dim is None else "median_out", input, "ihf")
         if dim is None:
             return of_all(input)
         d = wrap_dim(dim, input._a.ndim)
@@ -236,11 +239,11 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     _check_quantile(name, input, q, interpolation)
     a = input._a
     d = 0 if dim is None else wrap_dim(dim, a.ndim)
-    rows = input.reshape(-1) if dim is None or not a.ndim else input.movedim(d, -1)  # type: ignore[attr-defined]
+    rows = input.reshape(-1) if dim is None or not a.ndim else input.movedim(d, -1)
     ordered = sort(rows)[0]
     v = ordered._a
     several = isinstance(q, Tensor) and q._a.ndim == 1
-    q = q.reshape(-1) if isinstance(q, Tensor) else wrap(np.asarray([q], a.dtype))  # type: ignore[attr-defined]
+    q = q.reshape(-1) if isinstance(q, Tensor) else wrap(np.asarray([q], a.dtype))
     # the rank of each quantile in its row; a row with nan gives its last element
     if name == "quantile":
         last, spoiled = wrap(np.asarray(v.shape[-1] - 1, v.dtype)), v[..., -1:] != v[..., -1:]
@@ -259,7 +262,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     result = result.movedim(-1, 0)
     if keepdim and a.ndim:
         result = result.reshape((-1, *(1,) * a.ndim)) if dim is None else result.unsqueeze(d + 1)
-    return result if several else result.squeeze(0)  # type: ignore[no-any-return]
+    return result if several else result.squeeze(0)
 
 
 @public(out=True)
@@ -282,13 +285,13 @@ def nanquantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = F
 
 
 # ---- histograms and counts ------------------------------------------------------------------------------------------
-def _range(name: str, a: ndarray, low: Any, high: Any) -> tuple[Any, Any]:
-    """The range as given, or that of the data; widened where it is a point."""
+def _range(name: str, a: ndarray, low: Any, high: Any, margin: float = 1) -> tuple[Any, Any]:
+    """The range as given, or that of the data; widened by ``margin`` at both ends where it is a point."""
     if low == high and a.size:
         low, high = a.min(), a.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise error(RuntimeError, f"{name}: range of [{low:g}, {high:g}] is not finite")
-    return (low - 1, high + 1) if low == high else (low, high)
+    return (low - margin, high + margin) if low == high else (low, high)
 
 
 def _bins_given(bins: Any) -> int:
@@ -357,6 +360,14 @@ def _histogram(x: Tensor, rows: ndarray, bins: list[Any], ranges: Any, weight: T
     edges = []
     for i, b in enumerate(bins):
         if isinstance(b, Tensor):
+            if not b._a.size:
+                raise error(
+                    RuntimeError,
+                    "torch.histogramdd: bins tensor should have at least 1 element, but got 0 elements in the bins tensor for "
+                    f"dimension {i}",
+                )
+            if b._a.size == 1:
+                raise error(RuntimeError, f"torch.histogram(): bins must be > 0, but got 0 for dimension {i}")
             if b._a.dtype != a.dtype:
                 raise error(
                     RuntimeError,
@@ -368,7 +379,9 @@ def _histogram(x: Tensor, rows: ndarray, bins: list[Any], ranges: Any, weight: T
         low, high = (0, 0) if ranges is None else (ranges[2 * i], ranges[2 * i + 1])
         if low > high:
             raise error(RuntimeError, f"torch.histogramdd: min should not exceed max, but got min {low:g} max {high:g} for dimension {i}")
-        low, high = _range("torch.histogramdd", rows[:, i] if ranges is None else rows[:0, i], low, high)
+        if ranges is None and not len(rows):
+            low, high = 0, 1
+        low, high = _range("torch.histogramdd", rows[:, i] if ranges is None else rows[:0, i], low, high, 0.5)
         edges.append(np.linspace(low, high, _bins_given(b) + 1).astype(a.dtype))
     hist = _counted(rows, edges, None if weight is None else weight._a, density, a.dtype)
     return wrap(hist), [wrap(e) for e in edges]
@@ -391,6 +404,8 @@ def histogram(
 @public(method=False)
 def histogramdd(input: Tensor, bins: Any, range: Any = None, weight: Tensor | None = None, density: bool = False) -> Any:
     """``histogram`` of points, the last dimension of ``input`` being their coordinates: (hist, list of bin_edges)."""
+    if input._a.ndim < 2:
+        raise error(RuntimeError, "torch.histogramdd: input tensor should have at least 2 dimensions")
     n = input._a.shape[-1]
     each = [bins] * n if isinstance(bins, int) else list(bins)
     if len(each) != n:
@@ -449,7 +464,7 @@ def _unique_rows(x: ndarray, dim: int) -> tuple[ndarray, ndarray, ndarray]:
 def _consecutive(x: ndarray, dim: int | None) -> tuple[ndarray, ndarray, ndarray]:
     rows = x.reshape(-1) if dim is None else np.moveaxis(x, dim, 0)
     n = len(rows)
-    starts, number, counts = S.runs((rows[1:] != rows[:-1]).reshape(n - 1, -1).any(1)) if n else _NONE
+    starts, number, counts = S.runs((rows[1:] != rows[:-1]).any(tuple(range(1, rows.ndim)))) if n else _NONE
     if dim is None:
         return rows[starts], number.reshape(x.shape), counts
     return np.moveaxis(rows[starts], 0, dim), number, counts
@@ -493,7 +508,9 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     """
     a = input._a
     no_complex("unique", input)
-    if dim is None or not a.ndim:
+    if dim is not None and not a.ndim:
+        raise error(IndexError, f"Dimension specified as {dim} but tensor has no dimensions")
+    if dim is None:
         return _asked(_unique2(input), return_inverse, return_counts)
     d = wrap_dim(dim, a.ndim)
     if not a.shape[d] and 0 in [n for i, n in enumerate(a.shape) if i != d] or a.shape[d] and not a.size:
@@ -505,7 +522,12 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
     """One value for each run of equal values (or slices along ``dim``), in the order they come."""
     no_complex("unique", input)
-    d = None if dim is None or not input._a.ndim else wrap_dim(dim, input._a.ndim)
+    shape = input._a.shape
+    if dim is not None and not shape:
+        raise error(IndexError, f"Dimension specified as {dim} but tensor has no dimensions")
+    d = None if dim is None else wrap_dim(dim, len(shape))
+    if d is not None and 0 in [n for i, n in enumerate(shape) if i != d]:
+        raise error(RuntimeError, "There are 0 sized dimensions, and they aren't selected, so unique cannot be applied")
     return _asked(_unique_consecutive(input, d), return_inverse, return_counts)
 
 
@@ -555,6 +577,7 @@ def searchsorted(
     s = sorted_sequence._a
     x = input._a if isinstance(input, Tensor) else np.asarray(input)
     _check_search(s, x, side, right, sorter)
+    takes("searchsorted_out_cpu", sorted_sequence, "ihf")
     if sorter is not None:
         s = np.take_along_axis(s, sorter._a, -1)
     found = S.search(s, x, "right" if right or side == "right" else "left")
@@ -571,4 +594,4 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
     """
     if boundaries._a.ndim != 1:
         raise error(RuntimeError, f"boundaries tensor must be 1 dimension, but got dim({boundaries._a.ndim})")
-    return searchsorted(boundaries, input, out_int32=out_int32, right=right)  # type: ignore[no-any-return]
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)

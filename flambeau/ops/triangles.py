@@ -10,6 +10,7 @@ from ..autograd.primitive import primitive
 from ..core.errors import error
 from ..core.tensor import Tensor
 from .public import public
+from .takes import takes
 from .views import _diagonal_embed
 
 
@@ -59,4 +60,5 @@ def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""
     if input._a.ndim != 2:
         raise error(RuntimeError, f"trace: expected a matrix, but got tensor with dim {input._a.ndim}")
+    takes("trace", input, "ihfc")
     return _trace(input)

@@ -240,7 +240,7 @@ def ravel(input: Tensor) -> Tensor:
 
 
 def _squeeze_rule(g: Tensor, x_shape: Any) -> Tensor:
-    return g.reshape(x_shape)  # type: ignore[attr-defined]
+    return g.reshape(x_shape)
 
 
 def _squeezed(x: Any, /, shape: Any) -> Any:
@@ -389,7 +389,7 @@ def _mH(self: Tensor) -> Tensor:
     return adjoint(self)
 
 
-Tensor.T, Tensor.mT, Tensor.H, Tensor.mH = property(_T), property(_mT), property(_H), property(_mH)  # type: ignore[attr-defined]
+Tensor.T, Tensor.mT, Tensor.H, Tensor.mH = property(_T), property(_mT), property(_H), property(_mH)
 
 
 @public
@@ -697,7 +697,7 @@ def _tensor_split(x: Tensor, how: Any, dim: int) -> tuple[Tensor, ...]:
         raise error(RuntimeError, "tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
     d = wrap_dim(dim, x._a.ndim)
     if isinstance(how, Tensor):
-        how = how.tolist()  # type: ignore[attr-defined]
+        how = how.tolist()
     if isinstance(how, Index):
         if how <= 0:
             raise error(RuntimeError, f"number of sections must be larger than 0, got {how}")
@@ -987,12 +987,12 @@ def imag(input: Tensor) -> Tensor:
     return _imag(ready(input, "imag"))
 
 
-Tensor.real = property(real, lambda self, value: _assign_part(real(self), value))  # type: ignore[attr-defined]
-Tensor.imag = property(imag, lambda self, value: _assign_part(imag(self), value))  # type: ignore[attr-defined]
+Tensor.real = property(real, lambda self, value: _assign_part(real(self), value))
+Tensor.imag = property(imag, lambda self, value: _assign_part(imag(self), value))
 
 
 def _assign_part(part: Tensor, value: Any) -> None:
-    part.copy_(value if isinstance(value, Tensor) else wrap(np.asarray(value, part._a.dtype)))  # type: ignore[attr-defined]
+    part.copy_(value if isinstance(value, Tensor) else wrap(np.asarray(value, part._a.dtype)))
 
 
 @primitive("view_as_real", view="one", vjp={"x": lambda g: view_as_complex(g.contiguous())})
@@ -1094,8 +1094,8 @@ _metadata_inplace(unsqueeze, "unsqueeze_")
 _metadata_inplace(transpose, "transpose_", "swapaxes_", "swapdims_")
 _metadata_inplace(t, "t_")
 _metadata_inplace(as_strided, "as_strided_")
-publish("squeeze_", Tensor.squeeze_)  # type: ignore[attr-defined]
-publish("unsqueeze_", Tensor.unsqueeze_)  # type: ignore[attr-defined]
+publish("squeeze_", Tensor.squeeze_)
+publish("unsqueeze_", Tensor.unsqueeze_)
 
 
 # ---- copies ---------------------------------------------------------------------------------------------------------------------------------
@@ -1178,7 +1178,7 @@ def _unrepeat(g: Tensor, shape: tuple[int, ...], reps: tuple[int, ...]) -> Tenso
 
         return zeros(shape, dtype=g.dtype)
     split_shape = [k for r, n in zip(reps, full) for k in (r, n)]
-    return g.reshape(split_shape).sum(tuple(range(0, 2 * len(reps), 2))).reshape(shape)  # type: ignore[attr-defined]
+    return g.reshape(split_shape).sum(tuple(range(0, 2 * len(reps), 2))).reshape(shape)
 
 
 @primitive("repeat", vjp={"x": lambda g, x_shape, reps: _unrepeat(g, x_shape, reps) if reps else g})
@@ -1212,7 +1212,7 @@ def _repeat_interleave(x: Any, /, n: Any, dim: Any) -> Any:
 
 
 def _uninterleave(g: Tensor, shape: tuple[int, ...], n: int, dim: int) -> Tensor:
-    return g.reshape((*shape[: dim + 1], n, *shape[dim + 1 :])).sum(dim + 1)  # type: ignore[attr-defined]
+    return g.reshape((*shape[: dim + 1], n, *shape[dim + 1 :])).sum(dim + 1)
 
 
 @public
@@ -1249,7 +1249,7 @@ def repeat_interleave(
             f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} and input.size({d}) = "
             f"{x._a.shape[d]}",
         )
-    return x.index_select(d, wrap(np.repeat(np.arange(counts.size), _counts(counts))))  # type: ignore[attr-defined]
+    return x.index_select(d, wrap(np.repeat(np.arange(counts.size), _counts(counts))))
 
 
 def _counts(counts: np.ndarray) -> np.ndarray:
@@ -1266,7 +1266,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
             RuntimeError, f"torch.take_along_dim(): dtype of indices should be Long but got {SCALAR_NAMES[indices.dtype]}"
         )
     if dim is None:
-        return reshape(input, -1).gather(0, reshape(indices, -1))  # type: ignore[attr-defined]
+        return reshape(input, -1).gather(0, reshape(indices, -1))
     if input._a.ndim != indices._a.ndim:
         raise error(
             RuntimeError,
@@ -1278,8 +1278,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     both[d] = input._a.shape[d]
     x = expand(input, both)
     both[d] = indices._a.shape[d]
-    return x.gather(d, expand(indices, both))  # type: ignore[attr-defined]
+    return x.gather(d, expand(indices, both))
 
 
-Tensor._is_view = lambda self: self._base is not None  # type: ignore[attr-defined]
+Tensor._is_view = lambda self: self._base is not None
 

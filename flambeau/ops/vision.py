@@ -21,6 +21,7 @@ from ..core.size import Size
 from ..core.tensor import Tensor, wrap
 from ..kernels import windows as W
 from .public import publish
+from .takes import takes
 
 Taps = tuple[np.ndarray, np.ndarray]
 MODES = {
@@ -126,11 +127,14 @@ def along(x: np.ndarray, axis: int, t: Taps) -> np.ndarray:
 
 def _resampled(x: np.ndarray, how: Any, back: bool) -> np.ndarray:
     half = x.dtype.itemsize == 2
-    a = x.astype(np.float32) if half else x
-    for d, spec in enumerate(how):
+    pixels = x.dtype.kind in "iu" and any([spec is not None and "nearest" not in spec[0] for spec in how])
+    a = x.astype(np.float32) if half or pixels else x
+    for d, spec in reversed(list(enumerate(how))) if pixels else enumerate(how):
         axis = a.ndim - len(how) + d
         if spec is not None:
             a = along(a, axis, (transposed if back else taps)(*spec))
+            if pixels:  # each axis is rounded, the last one first
+                a = np.clip(np.floor(a + 0.5), 0, 255)
     if half or x.dtype.kind in "iu":
         a = a.astype(x.dtype)
     return a.copy() if a is x else a
@@ -227,7 +231,11 @@ def interpolate(
     if mode == "area":
         from . import pool
 
-        return getattr(pool, f"adaptive_avg_pool{rank}d")(input, size)  # type: ignore[no-any-return]
+        return getattr(pool, f"adaptive_avg_pool{rank}d")(input, size)
+    if min(input._a.shape[1:]) == 0:
+        raise error(RuntimeError, f"Non-empty {n}D data tensor expected but got a tensor with sizes {list(input._a.shape)}")
+    if mode in ("linear", "trilinear"):
+        takes("compute_indices_weights_linear", input, "hf")
     if input.dtype.category != FLOAT and input._a.dtype != np.uint8:
         raise error(NotImplementedError, f"\"upsample_{mode}{rank}d\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
     kind = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
@@ -236,7 +244,7 @@ def interpolate(
         s = None if scales is None or align_corners else 1 / scales[d]
         plain = length == o and (s is None or s == 1.0) and kind != "lanczos"
         how.append(None if plain else (kind, length, o, s, bool(align_corners), bool(antialias)))
-    return operator(mode, rank, bool(antialias))(input, tuple(how))  # type: ignore[no-any-return]
+    return operator(mode, rank, bool(antialias))(input, tuple(how))
 
 
 def _check_mode(mode: str, n: int) -> None:
@@ -312,32 +320,32 @@ def affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> 
         axes.append(line if align_corners else line * (n - 1) / n)
     mesh = np.meshgrid(*axes, indexing="ij")[::-1]  # x first
     base = np.stack([*(m.reshape(-1) for m in mesh), np.ones(prod(size[2:]))], 1).astype(theta._a.dtype)
-    grid = wrap(base) @ theta.transpose(1, 2)  # type: ignore[operator,attr-defined]
-    return grid.reshape(size[0], *size[2:], rank)  # type: ignore[no-any-return]
+    grid = wrap(base) @ theta.transpose(1, 2)
+    return grid.reshape(size[0], *size[2:], rank)
 
 
 def _to_pixels(c: Tensor, n: int, align: bool) -> Tensor:
     """From [-1, 1] to pixels."""
-    return (c + 1) * ((n - 1) / 2) if align else ((c + 1) * n - 1) * 0.5  # type: ignore[operator,no-any-return]
+    return (c + 1) * ((n - 1) / 2) if align else ((c + 1) * n - 1) * 0.5
 
 
 def _reflected(c: Tensor, n: int, align: bool) -> Tensor:
     """Fold positions back into the image at its edges (or at the centres of the corner pixels)."""
     low, span = (0.0, float(n - 1)) if align else (-0.5, float(n))
     if span == 0:
-        return c * 0  # type: ignore[operator,no-any-return]
-    away = (c - low).abs()  # type: ignore[operator]
+        return c * 0
+    away = (c - low).abs()
     flips = np.floor(away._a / span)
     rest = away - wrap((flips * span).astype(away._a.dtype))
     odd = (flips % 2).astype(away._a.dtype)
-    return rest * wrap(1 - 2 * odd) + wrap(odd * away._a.dtype.type(span)) + low  # type: ignore[no-any-return]
+    return rest * wrap(1 - 2 * odd) + wrap(odd * away._a.dtype.type(span)) + low
 
 
 def _padded(c: Tensor, n: int, padding: str, align: bool) -> Tensor:
     if padding == "reflection":
         c = _reflected(c, n, align)
     if padding != "zeros":
-        c = c.clamp(0, n - 1)  # type: ignore[attr-defined]
+        c = c.clamp(0, n - 1)
     return c
 
 
@@ -349,9 +357,9 @@ def _pixels(x: Tensor, places: list[np.ndarray]) -> Tensor:
     for n, at in zip(shape[2:], places):
         inside &= (at >= 0) & (at < n)
         flat = flat * n + np.clip(at, 0, n - 1)
-    index = np.broadcast_to(flat.reshape(shape[0], 1, -1), (*shape[:2], prod(out)))
-    values = x.reshape(*shape[:2], -1).gather(2, wrap(index)).reshape(*shape[:2], *out)  # type: ignore[attr-defined]
-    return values if inside.all() else values * wrap(inside[:, None].astype(x._a.dtype))  # type: ignore[no-any-return]
+    index = np.broadcast_to(flat.reshape(shape[0], 1, prod(out)), (*shape[:2], prod(out)))
+    values = x.reshape(*shape[:2], prod(shape[2:])).gather(2, wrap(index)).reshape(*shape[:2], *out)
+    return values if inside.all() else values * wrap(inside[:, None].astype(x._a.dtype))
 
 
 def _whole(a: np.ndarray) -> np.ndarray:
@@ -370,7 +378,7 @@ def _cubic_weights(t: Tensor) -> list[Tensor]:
     def near(u: Any) -> Any:
         return ((a + 2) * u - (a + 3)) * u * u + 1
 
-    return [far(t + 1), near(t), near(1 - t), far(2 - t)]  # type: ignore[operator]
+    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
 def grid_sample(
@@ -420,8 +428,9 @@ def grid_sample(
     if input._a.dtype != grid._a.dtype:
         raise error(RuntimeError, "grid_sampler(): expected input and grid to have same dtype, but input has "
                     f"{input.dtype.name} and grid has {grid.dtype.name}")
+    takes("grid_sampler_2d_cpu_kernel_impl" if rank == 2 else "grid_sampler3d_cpu", input, "hf")
     # one coordinate a spatial dimension, the last one's first in the grid
-    position = [_to_pixels(grid[..., rank - 1 - d], s[2 + d], align_corners) for d in range(rank)]  # type: ignore[index]
+    position = [_to_pixels(grid[..., rank - 1 - d], s[2 + d], align_corners) for d in range(rank)]
     if mode == "bicubic":
         return _bicubic(input, position, padding_mode, align_corners)
     position = [_padded(c, s[2 + d], padding_mode, align_corners) for d, c in enumerate(position)]
@@ -429,21 +438,21 @@ def grid_sample(
         with np.errstate(invalid="ignore"):
             return _pixels(input, [_whole(np.rint(c._a)) for c in position])
     corners = [_whole(c._a) for c in position]
-    part = [c - wrap(f.astype(c._a.dtype)) for c, f in zip(position, corners)]  # type: ignore[operator]
+    part = [c - wrap(f.astype(c._a.dtype)) for c, f in zip(position, corners)]
     total: Any = None
     for corner in np.ndindex(*(2,) * rank):
         weight: Any = None
         for bit, t in zip(corner, part):
             factor = t if bit else 1 - t
             weight = factor if weight is None else weight * factor
-        term = _pixels(input, [f + bit for f, bit in zip(corners, corner)]) * weight.unsqueeze(1)  # type: ignore[operator]
+        term = _pixels(input, [f + bit for f, bit in zip(corners, corner)]) * weight.unsqueeze(1)
         total = term if total is None else total + term
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 def _bicubic(x: Tensor, position: list[Tensor], padding: str, align: bool) -> Tensor:
     base = [_whole(c._a) for c in position]
-    weights = [_cubic_weights(c - wrap(f.astype(c._a.dtype))) for c, f in zip(position, base)]  # type: ignore[operator]
+    weights = [_cubic_weights(c - wrap(f.astype(c._a.dtype))) for c, f in zip(position, base)]
 
     def place(d: int, step: int) -> np.ndarray:
         at = base[d] + step
@@ -455,11 +464,11 @@ def _bicubic(x: Tensor, position: list[Tensor], padding: str, align: bool) -> Te
     for i in range(4):
         row: Any = None
         for j in range(4):
-            term = _pixels(x, [place(0, i - 1), place(1, j - 1)]) * weights[1][j].unsqueeze(1)  # type: ignore[operator,attr-defined]
+            term = _pixels(x, [place(0, i - 1), place(1, j - 1)]) * weights[1][j].unsqueeze(1)
             row = term if row is None else row + term
-        row = row * weights[0][i].unsqueeze(1)  # type: ignore[attr-defined]
+        row = row * weights[0][i].unsqueeze(1)
         total = row if total is None else total + row
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
@@ -583,7 +592,7 @@ def _pair(v: Any) -> tuple[int, int]:
     if isinstance(v, (int, np.integer)):
         return int(v), int(v)
     v = tuple([int(i) for i in v])
-    return v * 2 if len(v) == 1 else v  # type: ignore[return-value]
+    return v * 2 if len(v) == 1 else v
 
 
 def _patches(kernel: Any, dilation: Any, padding: Any, stride: Any) -> tuple[Any, ...]:
@@ -615,6 +624,13 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
             "Expected 3D or 4D (batch mode) tensor with possibly 0 batch size and other non-zero dimensions for input, but got: "
             f"{list(shape)}",
         )
+    takes("im2col_out_cpu", input, "bhfc")
+    if 0 in shape[-3:]:
+        raise error(
+            RuntimeError,
+            "Expected 3D or 4D (batch mode) tensor with possibly 0 batch size and other non-zero dimensions for input, but got: "
+            f"{list(shape)}",
+        )
     out = _blocks(shape[-2:], kernel, dilation, padding, stride)
     if min(out) < 1:
         raise error(
@@ -623,7 +639,7 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
             f"shape of the array of sliding blocks as {out}, but its components must be at least one.",
         )
     if len(shape) == 3:
-        return _im2col(input.unsqueeze(0), kernel, dilation, padding, stride).squeeze(0)  # type: ignore[attr-defined,no-any-return]
+        return _im2col(input.unsqueeze(0), kernel, dilation, padding, stride).squeeze(0)
     return _im2col(input, kernel, dilation, padding, stride)
 
 
@@ -633,7 +649,8 @@ def fold(
     """Columns (N, C KH KW, patches) added up where ``unfold`` took them from: (N, C, H, W)."""
     shape, size = input._a.shape, _pair(output_size)
     kernel, dilation, padding, stride = _patches(kernel_size, dilation, padding, stride)
-    if len(shape) not in (2, 3):
+    takes("col2im_out_cpu", input, "bhfc")
+    if len(shape) not in (2, 3) or 0 in shape[-2:]:
         raise error(
             RuntimeError,
             "Expected 2D or 3D (batch mode) tensor for input with possibly 0 batch size and non-zero dimensions for input, but got: "
@@ -656,7 +673,7 @@ def fold(
     if min(out) < 1:
         raise error(RuntimeError, f"{given}calculated shape of the array of sliding blocks as {out}, which is too small (non-positive)")
     if len(shape) == 2:
-        return _col2im(input.unsqueeze(0), size, kernel, dilation, padding, stride).squeeze(0)  # type: ignore[attr-defined,no-any-return]
+        return _col2im(input.unsqueeze(0), size, kernel, dilation, padding, stride).squeeze(0)
     return _col2im(input, size, kernel, dilation, padding, stride)
 
 

@@ -78,7 +78,7 @@ class LBFGS(Optimizer):
             offset += real.numel()
 
     @fl.no_grad()
-    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any]) -> Any:
         closure = fl.enable_grad()(closure)
         group = self.param_groups[0]
         lr, max_iter, max_eval = number(group["lr"]), group["max_iter"], group["max_eval"]

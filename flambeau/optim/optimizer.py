@@ -122,7 +122,7 @@ class Optimizer:
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
-            self.add_param_group(group)  # type: ignore[arg-type]
+            self.add_param_group(group)
 
     def _patch_step_function(self) -> None:
         """Put the hooks around the class's step, once."""

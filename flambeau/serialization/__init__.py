@@ -171,10 +171,15 @@ def load(
             "io.BytesIO and try to load from it instead.",
         )
     unpickler = _Unpicklers(weights_only, pickle_module or pickle, pickle_load_args)
-    if not _is_path(f):
-        return _load(whole(f), None, map_location, unpickler)
-    with open(f, "rb") as file:
-        return _load(file, os.fspath(f) if mmap else None, map_location, unpickler)
+    try:
+        if not _is_path(f):
+            return _load(whole(f), None, map_location, unpickler)
+        with open(f, "rb") as file:
+            return _load(file, os.fspath(f) if mmap else None, map_location, unpickler)
+    except RuntimeError as problem:  # what a damaged file gives, where it was found: the user's line is added
+        if type(problem) is not RuntimeError or "\n  at " in str(problem):
+            raise
+        raise error(RuntimeError, str(problem)) from problem.__cause__
 
 
 def _load(file: BinaryIO, mapped: str | None, map_location: Any, unpickler: _Unpicklers) -> Any:
@@ -286,7 +291,7 @@ def _safely(file: BinaryIO, persistent_load: Callable[[Any], Any], encoding: str
 
 
 def _freely(module: Any, file: BinaryIO, persistent_load: Callable[[Any], Any], options: dict[str, Any]) -> Any:
-    class Unpickler(module.Unpickler):  # type: ignore[misc, name-defined]
+    class Unpickler(module.Unpickler):
         def find_class(self, module_name: str, name: str) -> Any:
             module_name, name = modern_name(module_name, name)
             full = f"{module_name}.{name}"

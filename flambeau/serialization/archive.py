@@ -61,7 +61,7 @@ class Writer:
         info.create_system = info.external_attr = 0
         info.file_size = len(view)
         zip64 = len(view) * 1.05 > zipfile.ZIP64_LIMIT
-        start = self.zip.fp.tell() + _LOCAL_HEADER + len(path.encode()) + 4 + _ZIP64_EXTRA * zip64  # type: ignore[union-attr]
+        start = self.zip.fp.tell() + _LOCAL_HEADER + len(path.encode()) + 4 + _ZIP64_EXTRA * zip64
         padding = -start % ALIGNMENT
         info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
         with self.zip.open(info, "w", force_zip64=zip64) as out:

@@ -58,7 +58,7 @@ def dense_bytes(a: np.ndarray) -> np.ndarray | None:
     return straight.reshape(-1).view(np.uint8)
 
 
-class Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
+class Pickler(pickle._Pickler):
     """Python's pickler in Python: only it lets names be written that can't be imported here."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:
@@ -87,7 +87,7 @@ class Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
         else:
             super().save_global(obj, name)
 
-    dispatch = {**pickle._Pickler.dispatch, type(lambda: 0): save_global}  # type: ignore[attr-defined]
+    dispatch = {**pickle._Pickler.dispatch, type(lambda: 0): save_global}
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if isinstance(obj, (_Name, StorageType, dtype)):

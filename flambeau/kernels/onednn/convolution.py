@@ -91,7 +91,8 @@ def _chosen(entry: Entry, w):
 def activation(shape, dtype) -> Descriptor:
     """The descriptor of a dense channels-last array (N, C, *S)."""
     batch, channels, *spatial = shape
-    steps, step = [], channels
+    steps: list[int] = []
+    step = channels
     for n in reversed(spatial):
         steps.insert(0, step)
         step *= n

@@ -142,7 +142,7 @@ def load() -> SimpleNamespace | None:
     return None
 
 
-def _bind(library: ctypes.CDLL, path: str, version: Version) -> SimpleNamespace:
+def _bind(library: ctypes.CDLL, path: str, version: Version) -> SimpleNamespace | None:
     api = SimpleNamespace(path=path, version=f"{version.major}.{version.minor}.{version.patch}")
     for name, arguments in SIGNATURES.items():
         function = getattr(library, name)
@@ -156,6 +156,13 @@ def _bind(library: ctypes.CDLL, path: str, version: Version) -> SimpleNamespace:
     if api.engine_create(engine, cpu, 0) or api.stream_create(stream, engine, in_order):
         return None
     api.engine, api.stream = engine.value, stream.value
+    return api
+
+
+def functions() -> SimpleNamespace:
+    """The loaded library, for those who know that it is there."""
+    api = load()
+    assert api is not None
     return api
 
 

@@ -11,6 +11,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ _pointer_at = ctypes.c_void_p.from_address
 
 
 def _address_by_layout(array: np.ndarray) -> int:
-    return _pointer_at(id(array) + _DATA_OFFSET).value
+    return _pointer_at(id(array) + _DATA_OFFSET).value or 0
 
 
 def _address_by_attribute(array: np.ndarray) -> int:
@@ -65,9 +66,9 @@ def vector(values: Sequence[int]) -> ctypes.Array:
 class Descriptor:
     """A memory descriptor; destroyed with this object."""
 
-    def __init__(self, pointer: int, owner: object = None):
+    def __init__(self, pointer: int | None, owner: object = None):
         self.pointer, self.owner = pointer, owner
-        self._api = library.load()
+        self._api = library.functions()
 
     @property
     def size(self) -> int:
@@ -77,7 +78,7 @@ class Descriptor:
     def __eq__(self, other):
         return bool(self._api.memory_desc_equal(self.pointer, other.pointer))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __del__(self):
         if self.owner is None:
@@ -87,7 +88,7 @@ class Descriptor:
 def describe(shape: Sequence[int], strides: Sequence[int], dtype: np.dtype) -> Descriptor:
     """The descriptor of an array of this shape, with strides counted in elements."""
     result = handle()
-    status = library.load().memory_desc_create_with_strides(
+    status = library.functions().memory_desc_create_with_strides(
         result, len(shape), vector(shape), library.data_types()[dtype], vector(strides))
     check(status, f"strides {tuple(strides)} for shape {tuple(shape)}")
     return Descriptor(result.value)
@@ -104,7 +105,7 @@ def describe_array(array: np.ndarray) -> Descriptor:
 def describe_any(shape: Sequence[int], dtype: np.dtype) -> Descriptor:
     """A descriptor that leaves the layout for oneDNN to choose."""
     result = handle()
-    status = library.load().memory_desc_create_with_tag(
+    status = library.functions().memory_desc_create_with_tag(
         result, len(shape), vector(shape), library.data_types()[dtype], library.TAG_ANY)
     check(status, f"any layout of shape {tuple(shape)}")
     return Descriptor(result.value)
@@ -119,7 +120,7 @@ class PrimitiveDescriptor:
     """
 
     def __init__(self, kind: str, *arguments, add: bool = False):
-        api = self._api = library.load()
+        api = self._api = library.functions()
         result, attributes = handle(), handle()
         self.pointer = None
         check(api.primitive_attr_create(attributes), "attributes")
@@ -161,7 +162,7 @@ class PrimitiveDescriptor:
         """oneDNN's name of the chosen implementation, such as `brg:avx512_core`."""
         result = handle()
         self._api.primitive_desc_query(self.pointer, library.QUERY_IMPLEMENTATION, 0, result)
-        return ctypes.string_at(result.value).decode()
+        return ctypes.string_at(result).decode()
 
     def __del__(self):
         if self.pointer:
@@ -178,7 +179,7 @@ def _as_argument(argument):
 
 def reorder_descriptor(source: Descriptor, target: Descriptor) -> PrimitiveDescriptor:
     """The copy from one layout to another."""
-    return PrimitiveDescriptor("reorder", source, library.load().engine, target, library.load().engine)
+    return PrimitiveDescriptor("reorder", source, library.functions().engine, target, library.functions().engine)
 
 
 # --- plans ------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ class Plan:
     """
 
     def __init__(self, descriptor: PrimitiveDescriptor, arguments: Sequence[tuple[int, Descriptor]]):
-        api = self._api = library.load()
+        api = self._api = library.functions()
         self.lock, self.memories, self.primitive = threading.Lock(), [], None
         self.implementation = descriptor.implementation
         scratchpad = descriptor.memory(library.QUERY_SCRATCHPAD)
@@ -262,12 +263,12 @@ class Plan:
 # --- the cache --------------------------------------------------------------------------------------------
 # Two generations: a plan that is used while in the old one moves to the young one, and what has not been used
 # since the young one was last begun is dropped.  So a hit costs one look-up and no bookkeeping.
-_young: dict[Hashable, object] = {}
-_old: dict[Hashable, object] = {}
+_young: dict[Hashable, Any] = {}
+_old: dict[Hashable, Any] = {}
 _turn = threading.Lock()
 
 
-def cached(key: Hashable, build: Callable[..., object], *arguments) -> object:
+def cached(key: Hashable, build: Callable[..., Any], *arguments) -> Any:
     """What `build(*arguments)` made for this key; None, kept too, where it raised Unsupported."""
     found = _young.get(key, cached)
     if found is not cached:

@@ -99,13 +99,9 @@ class _NormBase(Module):
 
 class _BatchNorm(_NormBase):
     def _factor(self) -> float:
-        """How much the running statistics move; counts the batch."""
-        if not (self.training and self.track_running_stats):
-            return 0.0 if self.momentum is None else self.momentum
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # cumulative average
-                return 1.0 / float(self.num_batches_tracked)
+        """How much this batch moves the running statistics."""
+        if self.momentum is None and self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            return 1.0 / (float(self.num_batches_tracked) + 1)  # cumulative average
         return 0.0 if self.momentum is None else self.momentum
 
     def forward(self, input: Tensor) -> Tensor:
@@ -115,7 +111,10 @@ class _BatchNorm(_NormBase):
         from_batch = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
             mean = var = None
-        return F.batch_norm(input, mean, var, self.weight, self.bias, from_batch, factor, self.eps)
+        out = F.batch_norm(input, mean, var, self.weight, self.bias, from_batch, factor, self.eps)
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)  # last: a batch that is refused is not counted
+        return out
 
 
 class BatchNorm1d(_BatchNorm):

@@ -354,7 +354,7 @@ class _LazyConvXdMixin(LazyModuleMixin):
             raise error(TypeError, f"{type(self).__name__} takes at most {len(names) + 2} positional arguments")
         kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
         bias = kwargs.pop("bias", True)
-        super().__init__(0, 0, kernel_size, bias=False, **kwargs)  # type: ignore[call-arg]
+        super().__init__(0, 0, kernel_size, bias=False, **kwargs)
         where = {"device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
         self.weight = UninitializedParameter(**where)
         self.out_channels = out_channels
@@ -377,7 +377,7 @@ class _LazyConvXdMixin(LazyModuleMixin):
                 f"but got input of size: {input.shape}",
             )
         self.in_channels = input.shape[-n - 1]
-        if self.in_channels % self.groups != 0:  # type: ignore[has-type]
+        if self.in_channels % self.groups != 0:
             raise error(ValueError, "in_channels must be divisible by groups")
         self.weight.materialize(self._weight_shape())  # type: ignore[attr-defined]
         if self.bias is not None:

@@ -125,7 +125,7 @@ class ParametrizationList(ModuleList):
             for old, new in zip(self._originals(), [value] if self.is_tensor else value, strict=True):
                 old.data = new.data
 
-    def forward(self) -> Tensor:  # type: ignore[override]
+    def forward(self) -> Tensor:
         first, *rest = list(self)
         value = first(*self._originals())
         for module in rest:

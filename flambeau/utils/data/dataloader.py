@@ -173,7 +173,7 @@ class DataLoader(Generic[T]):
 
     def __len__(self) -> int:
         if self._dataset_kind == _DatasetKind.Map:
-            return len(self._index_sampler)  # type: ignore[arg-type]
+            return len(self._index_sampler)
         # Kept, so that the iterator can warn when more comes than was promised.
         length = self._IterableDataset_len_called = len(self.dataset)  # type: ignore[arg-type]
         if self.batch_size is not None:

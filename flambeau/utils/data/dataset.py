@@ -225,7 +225,7 @@ def random_split(dataset: Dataset[T], lengths: Sequence[int | float], generator:
     """Splits a dataset at random into parts of the given lengths, or of the given fractions when they sum to 1.
 
     >>> [len(part) for part in random_split(range(10), [0.5, 0.25, 0.25])]
-    [5, 3, 2]
+    [6, 2, 2]
     """
     sizes: Sequence[Any] = lengths
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:

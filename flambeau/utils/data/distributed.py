@@ -75,7 +75,7 @@ class DistributedSampler(Sampler[int]):
 
 def _world() -> Any:
     try:
-        import flambeau.distributed as distributed  # type: ignore[import-not-found]
+        import flambeau.distributed as distributed
     except ImportError:
         distributed = None
     if distributed is None or not distributed.is_available():
