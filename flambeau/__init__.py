@@ -9,6 +9,7 @@ import importlib
 from math import e, inf, nan, pi
 from typing import Any
 
+from .kernels import waiting as _waiting  # isort: skip  (before NumPy)
 from . import autograd
 from . import ops as _ops
 from .core import dtypes as _dtypes
@@ -77,7 +78,7 @@ _SETTINGS = (
 )  # fmt: skip
 # Modules that are imported when they are first asked for, so that `import flambeau` stays quick.
 _LAZY = {
-    "nn", "optim", "utils", "linalg", "special", "fft", "random", "serialization", "cuda", "backends", "func", "amp",
+    "nn", "optim", "utils", "linalg", "special", "random", "serialization", "cuda", "backends", "cli",
     "testing", "version", "types", "overrides", "return_types", "cli", "_VF",
 }  # fmt: skip
 # Names that live in such a module.

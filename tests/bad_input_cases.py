@@ -207,6 +207,7 @@ CASES = {
         Case("x = torch.ones(3)", "x.register_hook(print)", RuntimeError, "cannot register a hook on a tensor that doesn't require gradient"),
         Case("x = torch.ones(3)", "x.retain_grad()", RuntimeError, "can't retain_grad on Tensor that has requires_grad=False"),
         Case("x = torch.ones(3, requires_grad=True)", "x.grad = torch.ones(4)", RuntimeError, "attempting to assign a gradient of size '[4]' to a tensor of size '[3]'. Please ensure that the gradient and the tensor are the same size"),
+        Case("x = torch.ones(3, requires_grad=True)", "x.grad = torch.ones(3, dtype=torch.float64)", RuntimeError, "attempting to assign a gradient with dtype 'double' to a tensor with grad_dtype 'Float'. The gradient must match the tensor's grad_dtype (defaults to the tensor's dtype). You can set the tensor's grad_dtype attribute with a specific dtype, or None to allow any dtype. Set grad_dtype with caution. Diverging the dtypes of a tensor and its gradient may break downstream systems that assume they match."),
         Case("x = torch.ones(3, requires_grad=True)", "x.grad = 3", TypeError, "assigned grad expected to be a Tensor or None but got grad of type int"),
     ],
     "leaves and views in place": [

@@ -197,12 +197,13 @@ def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any
         buffers[node] = g
     elif create or old._a.dtype is not g._a.dtype:
         buffers[node] = old + g
-    elif node in owned:
+    elif node in owned or _nobody_else_holds(old, _getrefcount(old)) and old._a.strides == g._a.strides:
         a = old._a
         if a.size < LARGE:
             _add(a, g._a, a)
         else:
             _add_many(a, g._a, out=a)
+        owned.add(node)
     else:
         r = (_add if g._a.size < LARGE else _add_many)(old._a, g._a)
         t = new_tensor(Tensor)
@@ -232,6 +233,21 @@ def _array_references_when_alone() -> int:
 
 
 _ARRAY_ALONE = _array_references_when_alone()
+
+
+def _references_in_buffer() -> int:
+    """What ``feed`` counts for a gradient that only its buffer holds."""
+    buffers = {0: new_tensor(Tensor)}
+    old = buffers.get(0)
+    return _getrefcount(old)
+
+
+_IN_BUFFER = _references_in_buffer()
+
+
+def _nobody_else_holds(t: Tensor, references: int) -> bool:
+    """Whether a gradient in a buffer, with so many references, may be written to: neither it nor its memory is shared."""
+    return references == _IN_BUFFER and t._a.base is None and _getrefcount(t._a) == _ARRAY_ALONE and t._a.flags.writeable
 
 
 def accumulate_grad(node: AccumulateGrad, g: Tensor, create: bool) -> None:

@@ -366,6 +366,8 @@ class Pointwise:
         if not recording:
             self.general(xs, into=x)
             inplace.changed(x)
+            if not self.differentiable and x._rg and x._grad_fn is not None and m is not False and full().grad:
+                inplace.rebase(x, inplace.constant_node(x))  # what it was computed from no longer shows in it
             return x
         before = inplace.before(x)  # its history as it was, without the tensor itself: no cycle
         root = x if x._base is None else x._base

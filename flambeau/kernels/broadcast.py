@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from flambeau.kernels import memory, threads
+from flambeau.kernels import layout, memory, threads
 from flambeau.kernels.lower_llvm import Machine
 from flambeau.kernels.lower_reduce import entry
 
@@ -137,6 +137,15 @@ def _lengthen(views: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     return longer
 
 
+def _alike(arrays: Sequence[Any]) -> bool:
+    """Whether the arrays, numbers aside, lie as the first does: then NumPy makes one loop of them."""
+    first = arrays[0]
+    return type(first) is not np.ndarray or all(
+        type(a) is not np.ndarray or not a.ndim or (a.shape == first.shape and a.strides == first.strides)
+        for a in arrays
+    )
+
+
 def driver(ufunc: Callable, address: int, dtypes: Sequence[np.dtype], inputs: int) -> Callable:
     """`ufunc`, whose inner loop is at `address`, with threads for any broadcasting of large arrays."""
     outputs = len(dtypes) - inputs
@@ -147,13 +156,17 @@ def driver(ufunc: Callable, address: int, dtypes: Sequence[np.dtype], inputs: in
         return ufunc(*arrays) if out is None else ufunc(*arrays, out=out)
 
     def function(*arrays: Any, out: Any = None) -> Any:
-        first = arrays[0]
-        if type(first) is not np.ndarray or all(
-            type(a) is not np.ndarray or not a.ndim or (a.shape == first.shape and a.strides == first.strides)
-            for a in arrays
-        ):
+        if _alike(arrays):
             return plain(arrays, out)
         operands = [a if isinstance(a, np.ndarray) else np.asarray(a, d) for a, d in zip(arrays, dtypes, strict=False)]
+        if out is None and max(a.ndim for a in operands) > 3:
+            operands = layout.agree(operands)
+            if _alike(operands):
+                return plain(operands, out)
+            shape = np.broadcast_shapes(*(a.shape for a in operands))
+            like = next((a for a in operands if a.shape == shape and layout.channels_last(a)), None)
+            if like is not None:
+                out = tuple(np.empty_like(like, dtype=d) for d in dtypes[inputs:])
         outs = (None,) * outputs if out is None or out is Ellipsis else out if isinstance(out, tuple) else (out,)
         if any(a.dtype != d for a, d in zip((*operands, *outs), dtypes, strict=True) if a is not None):
             return plain(arrays, out)

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
+from flambeau.kernels.lower_maths import INLINE
 
 #: Part of every cache key: raise it when the code generated here changes.
-VERSION = 5
+VERSION = 8
 
 
 class Machine(NamedTuple):
@@ -237,6 +238,8 @@ class Emitter:
         return self.emit(f"call {self.vec} @{name}({', '.join(f'{self.vec} {a}' for a in args)})")
 
     def libm(self, op: str, args: list[str]) -> str:
+        if op in INLINE and self.t == "float" and self.machine.x86 and self.machine.vector_bytes > 16 and self.lanes > 1:
+            return INLINE[op](self, args[0])
         scalar = op + ("f" if self.t == "float" else "")
         vector = f"_ZGV{self.machine.mvec_letter}N{self.lanes}{'v' * len(args)}_{scalar}"
         if self.machine.mvec(vector):
@@ -365,22 +368,35 @@ def streams(roots: Sequence[Expr], dtypes: Sequence[str], dtype: str, machine: M
     return machine.x86 and len(roots) == 1 and dtypes[-1] == dtype in ("float32", "float64") and cost(roots) <= 24
 
 
-def core_lines(emitter: Emitter, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str]) -> list[str]:
-    """The function `core`: `count` vectors, each operand a pointer to its first and the bytes from one to the next."""
+def core_lines(
+    emitter: Emitter, roots: Sequence[Expr], args: Sequence[str], dtypes: Sequence[str], dense: bool = False
+) -> list[str]:
+    """The function `core`: `count` vectors, each operand a pointer to its first and the bytes from one to the next.
+
+    With `dense` the vectors of all operands follow one another, and only the pointers are passed.
+    """
     n_in, operands = len(args), range(len(dtypes))
     values = {a: emitter.load(f"%p{k}", dtypes[k]) for k, a in enumerate(args)}
     for k, value in enumerate(emitter.lower(expand(roots), values)):
         emitter.store(value, f"%p{n_in + k}", dtypes[n_in + k])
-    pointers = ", ".join(f"ptr %a{k}, i64 %s{k}" for k in operands)
+    sizes = [emitter.lanes * STORAGE[d].size for d in dtypes]
+    head = [f"  %p{k} = phi ptr [%a{k}, %entry], [%n{k}, %loop]" for k in operands]
+    tail = [f"  %n{k} = getelementptr i8, ptr %p{k}, i64 %s{k}" for k in operands]
+    pointers = ", ".join(f"ptr %a{k}" if dense else f"ptr %a{k}, i64 %s{k}" for k in operands)
+    if dense:
+        head = ["  %at = sub i64 %count, %i"]
+        for k in operands:
+            head.append(f"  %p{k} = getelementptr [{sizes[k]} x i8], ptr %a{k}, i64 %at")
+        tail = []
     return [
         f"define internal void @core({pointers}, i64 %count) #1 {{",
         "entry:",
         "  br label %loop",
         "loop:",
         "  %i = phi i64 [%count, %entry], [%i.next, %loop]",
-        *(f"  %p{k} = phi ptr [%a{k}, %entry], [%n{k}, %loop]" for k in operands),
+        *head,
         *emitter.lines,
-        *(f"  %n{k} = getelementptr i8, ptr %p{k}, i64 %s{k}" for k in operands),
+        *tail,
         "  %i.next = sub i64 %i, 1",
         "  %done = icmp eq i64 %i.next, 0",
         "  br i1 %done, label %end, label %loop",

@@ -19,7 +19,7 @@ from flambeau.kernels.expr import Expr
 from flambeau.kernels.lower_llvm import Emitter, Machine, attributes, copier, core_lines, lanes_for
 
 #: Part of every cache key: raise it when the code generated here changes.
-VERSION = 4
+VERSION = 5
 
 HEAD = ("threads", "steps", "rows", "inner", "wide", "narrow", "more_columns", "vectors", "more", "weights", "scratch",
         "table")
@@ -46,7 +46,7 @@ def module(name: str, roots: Sequence[Expr], args: Sequence[str], dtype: str, pr
     scalar, size = TYPES[dtype]
     lanes, vectors = lanes_for(scalar, machine), panel_vectors(machine)
     emitter = Emitter(scalar, lanes, machine)
-    core = core_lines(emitter, roots, args, [dtype] * (len(args) + len(roots)))
+    core = core_lines(emitter, roots, args, [dtype] * (len(args) + len(roots)), dense=True)
     tiles = [
         _tile(rows, width, scalar, size, lanes, accumulate) for width in (vectors, 1) for rows in range(1, ROWS + 1)
     ]
@@ -246,8 +246,8 @@ def _cell(inputs: int, outputs: int, size: int, lanes: int) -> str:
             f"  %q{k} = getelementptr i8, ptr %o{k}, i64 %by{k}",
         ]
     vector = lanes * size
-    passed = ", ".join(f"ptr %q{k}, i64 {vector}" for k in range(2, operands + 2))
-    buffers = ", ".join(f"ptr %buffer{k}, i64 {vector}" for k in range(2, operands + 2))
+    passed = ", ".join(f"ptr %q{k}" for k in range(2, operands + 2))
+    buffers = ", ".join(f"ptr %buffer{k}" for k in range(2, operands + 2))
     lines += [
         "  %cell.any = icmp sgt i64 %vectors, 0",
         "  br i1 %cell.any, label %cell.whole, label %cell.rest",

@@ -14,7 +14,9 @@ from typing import Any, TypeVarTuple
 import numpy as np
 
 from flambeau.kernels import backend
+from flambeau.kernels.channels import ChannelKernel, ChannelSums, along_channels
 from flambeau.kernels.expr import var
+from flambeau.kernels.layout import as_laid
 from flambeau.kernels.onednn import library
 from flambeau.kernels.reduce import map_reduce, moments
 from flambeau.kernels.ufunc import kernel
@@ -31,6 +33,12 @@ _x, _g, _m, _f, _b, _a, _k, _w = map(var, "xgmfbakw")
 _NORMAL = kernel((_x - _m) * _f + _b, ("x", "m", "f", "b"), "normalise")
 #: The gradient with respect to x: of what is scaled (w), less what the mean (a) and the variance (k) take up.
 _NORMAL_GRAD = kernel((_g * _w - _a - (_x - _m) * _k) * _f, ("g", "x", "m", "f", "w", "a", "k"), "normalise_grad")
+#: The same, both, for images that lie channels-last; in the gradient w and k come multiplied by f.
+_CHANNELS = ChannelKernel((_x - _m) * _f + _b, ("x",), ("m", "f", "b"), "normalise")
+_CHANNELS_GRAD = ChannelKernel(_g * _w - _a - (_x - _m) * _k, ("g", "x"), ("w", "a", "m", "k"), "normalise_grad")
+#: What the statistics follow from, about a number near the mean (m); and what the gradients do.
+_CHANNELS_MOMENTS = ChannelSums([_x - _m, (_x - _m) * (_x - _m)], ("x",), ("m",), "moments")
+_CHANNELS_PRODUCTS = ChannelSums([_g, _g * (_x - _m)], ("g", "x"), ("m",), "products")
 _SCALED = kernel(_x * _f * _w, ("x", "f", "w"), "scale")
 
 
@@ -51,7 +59,7 @@ def batch_norm(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | None, eps: f
         result = normalization.batch_norm(x, *_affine(w, b, x.shape[1]), eps)
         if result is not None:
             return result
-    mean, variance = (v.astype(x.dtype) for v in moments(x, _batch_axes(x)))
+    mean, variance = (v.astype(x.dtype) for v in (_moments(x) if along_channels(x) else moments(x, _batch_axes(x))))
     return batch_norm_inference(x, w, b, mean, variance, eps), mean, variance
 
 
@@ -65,6 +73,8 @@ def batch_norm_inference(x: np.ndarray, w: np.ndarray | None, b: np.ndarray | No
     if w is not None:
         factor = factor * w
     shift = np.zeros(1, x.dtype) if b is None else b
+    if along_channels(x):
+        return _CHANNELS([x], [mean, factor, shift])
     return _NORMAL(x, *(_along(v.astype(x.dtype, copy=False), x) for v in (mean, factor, shift)))
 
 
@@ -82,16 +92,32 @@ def batch_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
             g, x, scale, np.ascontiguousarray(mean), np.ascontiguousarray(var), eps, not training)
         if result is not None:
             return result
+    g = as_laid(g, x)
     rstd = 1 / np.sqrt(var + x.dtype.type(eps))
     centre = _along(mean, x)
-    db, dw = map_reduce((_g, _g * (_x - _m)), ("g", "x", "m"), (g, x, np.broadcast_to(centre, x.shape)),
-                        _batch_axes(x))
+    if along_channels(x) and g.strides == x.strides:
+        db, dw = _CHANNELS_PRODUCTS([g, x], [mean]).astype(x.dtype)
+    else:
+        db, dw = map_reduce((_g, _g * (_x - _m)), ("g", "x", "m"), (g, x, np.broadcast_to(centre, x.shape)),
+                            _batch_axes(x))
     dw *= rstd
     count = max(1, x.size // max(1, x.shape[1]))
     from_mean, from_variance = (db / count, dw * rstd / count) if training else np.zeros((2, *db.shape), x.dtype)
     factor = rstd if w is None else rstd * w
+    if along_channels(x) and g.strides == x.strides:
+        return _CHANNELS_GRAD([g, x], [factor, from_mean * factor, mean, from_variance * factor]), dw, db
     dx = _NORMAL_GRAD(g, x, centre, _along(factor, x), 1.0, _along(from_mean, x), _along(from_variance, x))
     return dx, dw, db
+
+
+@np.errstate(all="ignore")
+def _moments(x):
+    """Mean and variance of each channel. About the mean of a few rows, the squares need no more digits than x has."""
+    rows = x.transpose(0, *range(2, x.ndim), 1).reshape(-1, x.shape[1])
+    about = rows[::-(-len(rows) // 32)].mean(0)
+    about[~np.isfinite(about)] = 0
+    shift, square = _CHANNELS_MOMENTS([x], [about]) / len(rows)
+    return about + shift, np.maximum(square - shift * shift, 0)
 
 
 # --- layer ------------------------------------------------------------------------------------------------
@@ -165,7 +191,7 @@ def group_norm(x: np.ndarray, groups: int, w: np.ndarray | None, b: np.ndarray |
     if _is_half(x):
         return _narrow(x.dtype, *group_norm(_wide(x)[0], groups, *_wide(w, b), eps))
     # moments of each channel, (N, groups, C/groups) in float64, then of the groups: so x keeps its long loops
-    means, variances = (v.reshape(x.shape[0], groups, -1) for v in moments(x, tuple(range(2, x.ndim))))
+    means, variances = (v.reshape(x.shape[0], groups, x.shape[1] // groups if groups else 0) for v in moments(x, tuple(range(2, x.ndim))))
     mean = means.mean(-1)
     variance = variances.mean(-1) + ((means - mean[..., None]) ** 2).mean(-1)
     mean, rstd = mean.astype(x.dtype), (1 / np.sqrt(variance + eps)).astype(x.dtype)
@@ -189,7 +215,7 @@ def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray
     products *= _spread(rstd, x).reshape(products.shape)
     own = np.ones(x.shape[1], x.dtype) if w is None else w
     from_mean, from_variance = (
-        (v * own).reshape(*mean.shape, -1).sum(-1) / count for v in (sums, products))
+        (v * own).reshape(*mean.shape, x.shape[1] // groups if groups else 0).sum(-1) / count for v in (sums, products))
     dx = _NORMAL_GRAD(g, x, centre, _spread(rstd, x), _along(own, x), _spread(from_mean, x),
                       _spread(from_variance * rstd, x))
     return dx, products.sum(0), sums.sum(0)
@@ -197,7 +223,7 @@ def group_norm_backward(g: np.ndarray, x: np.ndarray, groups: int, w: np.ndarray
 
 def _spread(values, x, own=None):
     """(N, groups) for each channel, times `own` (C,), shaped to broadcast over x."""
-    result = np.repeat(values, x.shape[1] // values.shape[1], axis=1)
+    result = np.repeat(values, x.shape[1] // max(1, values.shape[1]), axis=1)
     if own is not None:
         result = result * own
     return result.reshape(*result.shape, *(1,) * (x.ndim - 2))

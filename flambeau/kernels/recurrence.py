@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ import numpy as np
 from flambeau.kernels import backend, lower_llvm, lower_recurrence, threads
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
-
 from flambeau.kernels.matmul import multiplier
 from flambeau.kernels.memory import address
+from flambeau.kernels.onednn.reorder import copy
 from flambeau.kernels.ufunc import kernel
 
 #: Multiply-adds of a whole sequence from which threads are worth waking.
@@ -69,7 +68,12 @@ class Recurrence:
         dtype = weights.dtype
         if dtype.name not in lower_recurrence.TYPES or not backend.jit_available() or not weights.size:
             return False
-        return all(p.dtype == dtype and (p.strides[2] == p.itemsize or p.shape[2] == 1) for o in operands for p in o)
+        for pieces in operands:
+            if len({p.strides[1] for p in pieces if len(p)}) > 1:
+                return False
+            if any(p.dtype != dtype or (p.strides[2] != p.itemsize and p.shape[2] != 1) for p in pieces):
+                return False
+        return True
 
     def _function(self, dtype: np.dtype) -> tuple[Callable, int, int]:
         """The generated function, the lanes of a vector, the vectors of a wide panel."""
@@ -134,5 +138,5 @@ def _pack(weights: np.ndarray, wide: int, narrow: int) -> np.ndarray:
     at = columns // wide * wide
     for start, stop, width in (0, at, wide), (at, whole, narrow):
         panels = packed[start * inner:stop * inner].reshape((stop - start) // width, inner, width)
-        panels[...] = weights[:, start:stop].reshape(inner, (stop - start) // width, width).swapaxes(0, 1)
+        copy(weights[:, start:stop].reshape(inner, (stop - start) // width, width).swapaxes(0, 1), panels)
     return packed

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flambeau.kernels import backend, memory, threads
+from flambeau.kernels import backend, channels, memory, threads
 from flambeau.kernels import expr as E
 from flambeau.kernels.expr import Expr
 from flambeau.kernels.lower_numpy import is_half
@@ -41,7 +41,11 @@ PARALLEL = 65_536
 #: A last axis shorter than this does not make good vectors.
 NARROW = 32
 
+#: From this length of rows on, sums down the columns take a few rows at a time.
+LONG = 256
+
 _X = E.var("x")
+_COLUMN_SUMS = channels.ChannelSums([_X], ("x",), (), "columns")
 #: What generated kernels fold.
 _FOLDED = ("sum", "prod", "max", "min")
 
@@ -153,9 +157,19 @@ def _make_plan(
     fits = fits and all(a.shape == first.shape for a in arrays) and backend.jit_available()
     if fits and _generated(roots, first.dtype.name):
         plan = _Plan(arrays, axes, roots, args, op, keepdims, dtype, wide)
+        if _long_columns(plan, roots, first, op, dtype, wide):
+            return lambda arrays: [_COLUMN_SUMS([arrays[0].reshape(-1, plan.inner)])[0].astype(dtype).reshape(plan.final)]
         if (plan.direct and not 1 < plan.inner < NARROW) or first.size >= SMALL:
             return plan.run
     return lambda arrays: _by_numpy(roots, args, arrays, axes, op, dtype, wide, keepdims)
+
+
+def _long_columns(plan: _Plan, roots: tuple[Expr, ...], array: np.ndarray, op: str, dtype: np.dtype, wide: bool) -> bool:
+    """Whether this is the sum of the rows of a matrix whose rows are long: taken a few at a time, as they lie."""
+    if op != "sum" or wide or roots != (_X,) or dtype != array.dtype or not (plan.direct and array.flags.c_contiguous):
+        return False
+    wanted = plan.inner >= LONG and plan.fold.size * plan.inner == array.size and plan.place is None
+    return wanted and channels.along_channels(array.reshape(-1, plan.inner))
 
 
 def _generated(roots: tuple[Expr, ...], dtype: str) -> bool:

@@ -15,9 +15,16 @@ from flambeau.kernels import expr as E
 from flambeau.kernels.expr import var
 from flambeau.kernels.matmul import matmul
 from flambeau.kernels.recurrence import Recurrence
-from flambeau.kernels.reduce import reduce
 
 Arrays = TypeVarTuple("Arrays")
+
+
+#: Sums over the steps, which a bias's gradient is made of.
+_SUMS = "sum0", "sum1", "sum2", "sum3"
+
+
+def _summed(gradients):
+    return [var(name) + d for name, d in zip(_SUMS, gradients, strict=False)]
 
 
 # --- LSTM: gates in the order i, f, g, o -------------------------------------------------------------------
@@ -29,10 +36,10 @@ def _lstm_steps() -> tuple[Recurrence, Recurrence]:
                          product_first=True, accumulate=True)
     h, tanh_c = dh + gy, E.tanh(new_c)
     total = dc + h * o * (1 - tanh_c * tanh_c)
+    d_gates = [total * g * i * (1 - i), total * c * f * (1 - f), total * i * (1 - g * g), h * tanh_c * o * (1 - o)]
     backward = Recurrence(
-        [total * g * i * (1 - i), total * c * f * (1 - f), total * i * (1 - g * g), h * tanh_c * o * (1 - o),
-         total * f],
-        ["dh", "gy", "dc", "i", "f", "g", "o", "c", "new_c"], "lstm_grad", product_first=False, accumulate=False)
+        [*d_gates, *_summed(d_gates), total * f],
+        ["dh", "gy", "dc", "i", "f", "g", "o", "c", "new_c", *_SUMS], "lstm_grad", product_first=False, accumulate=False)
     return forward, backward
 
 
@@ -66,16 +73,16 @@ def lstm_backward(gy, gh, gc, saved, x, h0, c0, w_ih, w_hh, bias: bool = True, n
         wide = *_wide(gy, gh, gc), saved, *_wide(x, h0, c0, w_ih, w_hh)
         return _narrow(x.dtype, *lstm_backward(*wide, bias, needs_x))
     gates, cells, y = saved
-    d_gates = np.empty_like(gates)
-    dh, dc = _copy(gh, h0), _copy(gc, h0)
+    d_gates, sums = np.empty_like(gates), np.zeros(gates.shape[1:], gates.dtype)
+    dh, dc, every_sum = _copy(gh, h0), _copy(gc, h0), _parts(_each_step(sums, gates), 4)
     every_dh, every_dc = _each_step(dh, y), _each_step(dc, y)
     _LSTM_GRAD(
         w_hh, d_gates[::-1], every_dh,
         [every_dh, _gradient_backwards(gy, y), every_dc, *_parts(gates[::-1], 4), _before_backwards(c0, cells),
-         cells[::-1]],
-        [*_parts(d_gates[::-1], 4), every_dc])
-    dx, dw_ih, db = _input_gradients(d_gates, x, w_ih, bias, needs_x)
-    return dx, dh, dc, dw_ih, _recurrent_gradient(d_gates, h0, y), db
+         cells[::-1], *every_sum],
+        [*_parts(d_gates[::-1], 4), *every_sum, every_dc])
+    dx, dw_ih = _input_gradients(d_gates, x, w_ih, needs_x)
+    return dx, dh, dc, dw_ih, _recurrent_gradient(d_gates, h0, y), sums.sum(0) if bias else None
 
 
 # --- GRU: gates in the order r, z, n -----------------------------------------------------------------------
@@ -90,8 +97,9 @@ def _gru_steps() -> tuple[Recurrence, Recurrence]:
     total = dh + gy
     d_n = total * (1 - z) * (1 - n * n)
     d_r, d_z = d_n * w * r * (1 - r), total * (h - n) * z * (1 - z)
-    backward = Recurrence([d_r, d_z, d_n, d_r, d_z, d_n * r, total * z], ["dh", "gy", "r", "z", "n", "w", "h"],
-                          "gru_grad", product_first=False, accumulate=True)
+    d_gates = [d_r, d_z, d_n, d_n * r]
+    backward = Recurrence([d_r, d_z, d_n, d_r, d_z, d_n * r, *_summed(d_gates), total * z],
+                          ["dh", "gy", "r", "z", "n", "w", "h", *_SUMS], "gru_grad", product_first=False, accumulate=True)
     return forward, backward
 
 
@@ -118,15 +126,19 @@ def gru_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True, needs_x: b
         return _narrow(x.dtype, *gru_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias, needs_x))
     gates, from_h, y = saved
     d_input, d_recurrent = np.empty_like(gates), np.empty_like(gates)
-    dh = _copy(gh, h0)
-    every_dh = _each_step(dh, y)
+    dh, sums = _copy(gh, h0), np.zeros((*h0.shape[:1], 4 * h0.shape[1]), x.dtype)
+    every_dh, every_sum = _each_step(dh, y), _parts(_each_step(sums, y), 4)
     _GRU_GRAD(
         w_hh, d_recurrent[::-1], every_dh,
         [every_dh, _gradient_backwards(gy, y), *_parts(gates[::-1], 3), _parts(from_h[::-1], 3)[2],
-         _before_backwards(h0, y)],
-        [*_parts(d_input[::-1], 3), *_parts(d_recurrent[::-1], 3), every_dh])
-    dx, dw_ih, db_ih = _input_gradients(d_input, x, w_ih, bias, needs_x)
-    return dx, dh, dw_ih, _recurrent_gradient(d_recurrent, h0, y), db_ih, _sum_rows(d_recurrent) if bias else None
+         _before_backwards(h0, y), *every_sum],
+        [*_parts(d_input[::-1], 3), *_parts(d_recurrent[::-1], 3), *every_sum, every_dh])
+    dx, dw_ih = _input_gradients(d_input, x, w_ih, needs_x)
+    dw_hh = _recurrent_gradient(d_recurrent, h0, y)
+    if not bias:
+        return dx, dh, dw_ih, dw_hh, None, None
+    both, new, recurrent = np.split(sums.sum(0), [2 * h0.shape[1], 3 * h0.shape[1]])
+    return dx, dh, dw_ih, dw_hh, np.concatenate([both, new]), np.concatenate([both, recurrent])
 
 
 # --- plain -------------------------------------------------------------------------------------------------
@@ -136,7 +148,8 @@ def _rnn_steps() -> dict[str, tuple[Recurrence, Recurrence]]:
     for name, new, back in (("tanh", E.tanh(s), (dh + gy) * (1 - h * h)), ("relu", E.relu(s), E.where(h > 0, dh + gy, 0))):
         made[name] = (
             Recurrence([new], ["s"], f"rnn_{name}", product_first=True, accumulate=True),
-            Recurrence([back], ["dh", "gy", "h"], f"rnn_{name}_grad", product_first=False, accumulate=False),
+            Recurrence([back, *_summed([back])], ["dh", "gy", "h", _SUMS[0]], f"rnn_{name}_grad",
+                       product_first=False, accumulate=False),
         )
     return made
 
@@ -159,11 +172,13 @@ def rnn_backward(gy, gh, saved, x, h0, w_ih, w_hh, bias: bool = True, needs_x: b
     if _is_half(x):
         return _narrow(x.dtype, *rnn_backward(*_wide(gy, gh), saved, *_wide(x, h0, w_ih, w_hh), bias, needs_x))
     y, nonlinearity = saved
-    factors, dh = np.empty_like(y), _copy(gh, h0)
-    every_dh = _each_step(dh, y)
-    _RNN[nonlinearity][1](w_hh, factors[::-1], every_dh, [every_dh, _gradient_backwards(gy, y), y[::-1]], [factors[::-1]])
-    dx, dw_ih, db = _input_gradients(factors, x, w_ih, bias, needs_x)
-    return dx, dh, dw_ih, _recurrent_gradient(factors, h0, y), db
+    factors, dh, sums = np.empty_like(y), _copy(gh, h0), np.zeros(h0.shape, y.dtype)
+    every_dh, every_sum = _each_step(dh, y), _each_step(sums, y)
+    _RNN[nonlinearity][1](
+        w_hh, factors[::-1], every_dh, [every_dh, _gradient_backwards(gy, y), y[::-1], every_sum],
+        [factors[::-1], every_sum])
+    dx, dw_ih = _input_gradients(factors, x, w_ih, needs_x)
+    return dx, dh, dw_ih, _recurrent_gradient(factors, h0, y), sums.sum(0) if bias else None
 
 
 # --- shared ------------------------------------------------------------------------------------------------
@@ -196,9 +211,9 @@ def _copy(gradient, like):
     return np.zeros(like.shape, like.dtype) if gradient is None else np.array(gradient, like.dtype, order="C")
 
 
-def _each_step(array, y):
-    """One array (N, H) at every step."""
-    return np.lib.stride_tricks.as_strided(array, y.shape, (0, *array.strides))
+def _each_step(array, like):
+    """One array (N, H) at every step: as many as `like` has."""
+    return np.lib.stride_tricks.as_strided(array, (len(like), *array.shape), (0, *array.strides))
 
 
 def _gradient_backwards(gy, y):
@@ -212,15 +227,10 @@ def _flat(steps):
     return steps.reshape(steps.shape[0] * steps.shape[1], steps.shape[2])
 
 
-def _sum_rows(steps):
-    return reduce("sum", _flat(steps), (0,))
-
-
-def _input_gradients(d_input, x, w_ih, bias, needs_x):
-    """Of x, of its weights and of their bias: dense products over all steps at once."""
+def _input_gradients(d_input, x, w_ih, needs_x):
+    """Of x and of its weights: dense products over all steps at once."""
     flat = _flat(d_input)
-    dx = matmul(flat, w_ih).reshape(x.shape) if needs_x else None
-    return dx, matmul(flat.T, _flat(x)), _sum_rows(d_input) if bias else None
+    return matmul(flat, w_ih).reshape(x.shape) if needs_x else None, matmul(flat.T, _flat(x))
 
 
 def _recurrent_gradient(d_recurrent, h0, y):

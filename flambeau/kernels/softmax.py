@@ -1,6 +1,7 @@
 """Softmax and its logarithm along any axis of NumPy arrays, and their gradients from the result.
 
-oneDNN for float32 and bfloat16 along the last axis, else generated kernels; float16 is computed in float32.
+Along the last axis a generated kernel visits each row once (`rows.py`); bfloat16, and float32 where nothing can be
+generated, go to oneDNN; along other axes there are generated kernels of a pass each. float16 is computed in float32.
 The logarithm's forward is always generated.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flambeau.kernels import rows as by_rows
 from flambeau.kernels.expr import exp, var
 from flambeau.kernels.onednn import library
 from flambeau.kernels.reduce import map_reduce, reduce
@@ -18,6 +20,14 @@ _EXP = kernel(exp(_x - _m), ("x", "m"), "exp_less")
 _SHIFTED = kernel(_x - _m - _s, ("x", "m", "s"), "less_both")
 _GRAD = kernel((_x - _m) * _y, ("x", "m", "y"), "softmax_grad")
 _LOG_GRAD = kernel(_x - exp(_m) * _s, ("x", "m", "s"), "log_softmax_grad")
+
+
+_BY_ROWS = {
+    ("forward", False): by_rows.softmax,
+    ("forward", True): by_rows.log_softmax,
+    ("backward", False): by_rows.softmax_grad,
+    ("backward", True): by_rows.log_softmax_grad,
+}
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -35,8 +45,7 @@ def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     >>> log_softmax(np.array([0.0, 0.0])).round(4)
     array([-0.6931, -0.6931])
     """
-    # not by oneDNN, whose logarithm of the sum is off by up to 5e-6, mostly to one side: a loss curve shows it
-    return _run(None, _log_softmax, (x,), axis, True)
+    return _run("forward", _log_softmax, (x,), axis, True)
 
 
 def softmax_grad(g: np.ndarray, out: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -54,8 +63,13 @@ def _run(name, otherwise, arrays, axis, log):
     if first.ndim == 0:
         return _run(name, otherwise, tuple(a.reshape(1) for a in arrays), 0, log).reshape(())
     dtype, shape = first.dtype, first.shape
-    if name and (axis == -1 or axis == first.ndim - 1) and first.size and library.available() and (
-            dtype in library.data_types()):
+    last = axis == -1 or axis == first.ndim - 1
+    if last and by_rows.takes(first) and all(a.dtype == dtype for a in arrays):
+        dense = [np.ascontiguousarray(a) for a in arrays]
+        return _BY_ROWS[name, log](*dense, np.empty(shape, dtype))
+    # oneDNN's logarithm of the sum is off by up to 5e-6, mostly to one side: a loss curve shows it
+    if last and first.size and library.available() and dtype in library.data_types() and not (
+            log and name == "forward"):
         from flambeau.kernels.onednn import softmax as fast
 
         rows = [np.ascontiguousarray(a).reshape(-1, shape[-1]) for a in arrays]

@@ -8,11 +8,6 @@ import sys
 
 from flambeau.kernels import backend
 
-# libgomp's threads spin for milliseconds before they sleep, which is a loss on a machine that others use too: a step
-# of small kernels took 6 ms instead of 13 beside one busy process, and 6 % more on an idle machine.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
 #: What generated kernels read: the number of threads. One object for ever, its address is compiled in
 #: nowhere.
 CONFIG = (ctypes.c_int64 * 1)(1)

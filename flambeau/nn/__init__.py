@@ -30,12 +30,14 @@ def factory_kwargs(kwargs: dict | None) -> dict:
     """
     if kwargs is None:
         return {}
-    simple = {"device", "dtype", "memory_format"}
-    expected = simple | {"factory_kwargs"}
+    simple = ("device", "dtype", "memory_format")
+    expected = {*simple, "factory_kwargs"}
     if not kwargs.keys() <= expected:
         raise TypeError(f"unexpected kwargs {kwargs.keys() - expected}")
     found = dict(kwargs.get("factory_kwargs", {}))
-    for key in simple & kwargs.keys():
+    for key in simple:
+        if key not in kwargs:
+            continue
         if key in found:
             raise TypeError(f"{key} specified twice, in **kwargs and in factory_kwargs")
         found[key] = kwargs[key]

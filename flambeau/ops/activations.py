@@ -128,7 +128,16 @@ hardsigmoid = _plain("hardsigmoid", _hardsigmoid, "``relu6(x + 3) / 6``.")
 relu6 = _plain("relu6", _relu6, "``min(max(x, 0), 6)``.")
 selu = _plain("selu", _selu, "The scaled elu, whose constants keep mean 0 and variance 1.", torch=True, function_=True)
 logsigmoid = _plain("logsigmoid", _logsigmoid, "``log(sigmoid(x))``, without overflow.", inplace=False)
-softsign = _plain("softsign", _softsign, "``x / (1 + |x|)``.", inplace=False)
+
+
+def softsign(input: Tensor) -> Tensor:
+    """``x / (1 + |x|)``."""
+    if isinstance(input, Tensor) and input._a.dtype.kind == "c":  # |x| has no derivative as a function of a complex number
+        return input / (1 + input.abs())  # type: ignore[attr-defined,no-any-return]
+    return _softsign.call(input)
+
+
+publish_all(softsign, "softsign")
 tanhshrink = _plain("tanhshrink", _tanhshrink, "``x - tanh(x)``.", inplace=False)
 _plain("sigmoid", pointwise("sigmoid_f", E.sigmoid(x), "x", node="SigmoidBackward0", promote="float",
                             grad={"x": g * ((1 - out) * out)}), "``1 / (1 + exp(-x))``.", inplace=False)  # fmt: skip

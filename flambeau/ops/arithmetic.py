@@ -543,7 +543,7 @@ public_pointwise(_atan2, names=("arctan2",), doc="The angle of the point (other,
 copysign = with_number(
     "copysign",
     pointwise("copysign", E.copysign(x, y), "x y", promote="float", refuse=without("copysign_cpu", COMPLEX)),
-    pointwise("copysign_number", E.copysign(x, y), "x y", promote="float", node="CopysignBackward1"),
+    pointwise("copysign_number", E.copysign(x, y), "x y", promote="float", node="CopysignBackward1", refuse=without("copysign_cpu", COMPLEX)),
     "The magnitude of ``input`` with the sign of ``other``.",
 )
 public_pointwise(
@@ -562,7 +562,8 @@ public_pointwise(
     inplace=False, doc="``log2(2**input + 2**other)``, without overflow.",
 )  # fmt: skip
 public_pointwise(
-    pointwise("heaviside", E.where(E.eq(x, 0), y, E.where(x > 0, 1, 0)), "x y", differentiable=False),
+    pointwise("heaviside", E.where(E.eq(x, 0), y, E.where(x > 0, 1, 0)), "x y", differentiable=False,
+              refuse={COMPLEX: "heaviside is not yet implemented for complex tensors."}),
     doc="0 below zero, 1 above it, ``values`` at it.",
 )
 for _name, _ufunc in (("gcd", np.gcd), ("lcm", np.lcm)):
@@ -742,7 +743,7 @@ _xlogy_grad = {"x": g * E.where(E.logical_and(E.eq(x, 0), y <= 0), 0, E.log(y)),
 xlogy = with_number(
     "xlogy",
     pointwise("xlogy", E.xlogy(x, y), "x y", promote="float", grad=_xlogy_grad, refuse=without("xlogy_cpu", COMPLEX)),
-    pointwise("xlogy_number", E.xlogy(x, y), "x y", promote="float", node="XlogyBackward2", grad=_xlogy_grad),
+    pointwise("xlogy_number", E.xlogy(x, y), "x y", promote="float", node="XlogyBackward2", grad=_xlogy_grad, refuse=without("xlogy_cpu", COMPLEX)),
     "``input * log(other)``, and 0 where ``input`` is 0 and ``other`` isn't nan.",
 )
 publish("xlogy", xlogy, "special")

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd.primitive import primitive
-from ..core.dtypes import C_NAMES
+from ..core.dtypes import C_NAMES, SCALAR_NAMES
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
 from ..kernels import expr as E
+from ..kernels import rows as row_kernels
 from ..kernels import softmax as softmax_kernels
 from ..kernels.matmul import matmul
 from ..kernels.ufunc import LARGE, kernel
@@ -65,13 +66,20 @@ def _blocks(rows: int, columns: int, causal: bool) -> list[tuple[int, int, int]]
 def _attend(q: Any, k: Any, v: Any, mask: Any, /, causal: Any, scale: Any) -> Any:
     """The mixture; kept for the gradient: the probabilities of each block of queries."""
     dt = q.dtype
-    q = q * dt.type(scale)
+    fused = mask is None and scale > 0 and row_kernels.takes(q)
+    if not fused:
+        q = q * dt.type(scale)
     kt = k.swapaxes(-1, -2)
     rows, columns = q.shape[-2], k.shape[-2]
     out = _heads_inside((*q.shape[:-1], v.shape[-1]), dt)
     probabilities = []
     for start, end, seen in _blocks(rows, columns, causal):
         scores = matmul(q[..., start:end, :], kt[..., :seen])
+        if fused:
+            p = row_kernels.softmax(scores, scores, scale, start + 1 if causal else None)
+            matmul(p, v[..., :seen, :], out=out[..., start:end, :])
+            probabilities.append(p)
+            continue
         dead = None
         if causal:
             corner = scores if start == 0 else scores[..., start:]
@@ -93,7 +101,13 @@ def _attend_grads(
     g, q, k, v, out = g._a, q._a, k._a, v._a, out._a
     dt = q.dtype
     vt = v.swapaxes(-1, -2)
-    sums = np.einsum("...d,...d->...", g, out)[..., None]
+    fused = not needs[3] and row_kernels.takes(g)
+    if fused:
+        sums = None
+    elif dt.kind == "V":  # einsum doesn't know bfloat16
+        sums = (g.astype(np.float32) * out).sum(-1, keepdims=True).astype(dt)
+    else:
+        sums = np.einsum("...d,...d->...", g, out)[..., None]
     dq, dk, dv = (_heads_inside(a.shape, dt) if needed else None for a, needed in zip((q, k, v), needs))
     dm = None
     # the last block sees every key: it writes, the others add
@@ -104,8 +118,11 @@ def _attend_grads(
         if dq is None and dk is None and not needs[3]:
             continue
         dp = matmul(gi, vt[..., :seen])
-        f = (_score_grad.large if dp.size > LARGE else _score_grad.small)(dt)
-        ds = f(pi, dp, sums[..., start:end, :], 1.0 if needs[3] else scale, out=dp)
+        if fused:
+            ds = row_kernels.softmax_grad(dp, pi, dp, scale)
+        else:
+            f = (_score_grad.large if dp.size > LARGE else _score_grad.small)(dt)
+            ds = f(pi, dp, sums[..., start:end, :], 1.0 if needs[3] else scale, out=dp)
         if needs[3]:
             dm = wrap(to_shape(ds, mask_shape).astype(mask_dtype.np, copy=False))
             ds = ds * dt.type(scale)
@@ -197,6 +214,10 @@ def _check(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool) -> N
             f"Expected query, key, and value to have the same dtype, but got query.dtype: {names[0]} key.dtype: {names[1]} and "
             f"value.dtype: {names[2]} instead.",
         )
+    if q._a.dtype.kind not in "fV":
+        if q._a.dtype.kind == "c":
+            raise error(NotImplementedError, f"\"softmax_lastdim_kernel_impl\" not implemented for '{SCALAR_NAMES[q.dtype]}'")
+        raise error(RuntimeError, f"expected scalar type Float but found {SCALAR_NAMES[q.dtype]}", hint="Convert the operands.")
     if min(q._a.ndim, k._a.ndim, v._a.ndim) < 2:
         raise error(
             RuntimeError,

@@ -26,6 +26,7 @@ from .convert import assign, fit_dtype, recording, reduce_to, rewrite
 from .creation import array_of, number
 from .dims import wrap_dim
 from .public import become, public, publish, write_out
+from .takes import takes
 from .views import (
     EVERYTHING,
     _alias,
@@ -531,6 +532,8 @@ def _index_select(x: Any, i: Any, /, dim: Any) -> Any:
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries ``index`` (a vector) of a dimension."""
     d, i = _rows("index_select", input, dim, index)
+    if i.size and input._a.ndim and not input._a.shape[d]:
+        raise error(RuntimeError, "index_select(): self indexing axis dim should be positive")
     _in_range(i, input._a.shape[d] if input._a.ndim else 1, lambda bad: error(IndexError, "index out of range in self"))
     if not input._a.ndim:
         return input.reshape(1).index_select(0, index).reshape(())
@@ -564,7 +567,7 @@ def _source_fits(name: str, x: Tensor, dim: int, i: np.ndarray, source: Tensor) 
     n = source._a.shape[dim] if source._a.ndim else 1
     if i.size != n:
         raise error(
-            RuntimeError,
+            IndexError if name.startswith("index_copy") else RuntimeError,
             f"{name}(): Number of indices ({i.size}) should be equal to source.size(dim): ({n}), for dim: {dim}",
         )
     a, b = list(x._a.shape), list(source._a.shape)
@@ -901,6 +904,8 @@ def scatter_reduce(
         raise error(RuntimeError, f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
     d = _check_gather("scatter_reduce", input, dim, index, src)
     _same_dtype(input, src)
+    if reduce != "sum" and reduce != "prod":
+        takes(f"scatter_gather_tensor_cpu_reduce_{reduce}", input, "ihfc" if reduce == "mean" else "bihf")
     return _scatter_reduce(input, src, index, d, reduce, include_self)
 
 
@@ -914,6 +919,9 @@ def index_reduce(
     """A copy in which the slices of ``source`` are reduced into the entries ``index`` of a dimension."""
     if reduce not in ("prod", "mean", "amax", "amin"):
         raise error(RuntimeError, f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.")
+    if reduce != "prod":
+        name = {"mean": "div_floor_cpu", "amax": "maximum_cpu", "amin": "minimum_cpu"}[reduce]
+        takes(name, input, "ihfc" if reduce == "mean" else "bihf")
     d, i = _rows("index_reduce", input, dim, index)
     _source_fits("index_reduce", input, d, i, source)
     n = input._a.shape[d]
@@ -1162,7 +1170,7 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
                     f"source.dtype = {source.dtype}")
     if index._a.size != source._a.size:
         raise error(
-            RuntimeError,
+            IndexError,
             f"put_(): Expected source and index to have the same number of elements, but got source.numel() = {source._a.size}, "
             f"index.numel() = {index._a.size}",
         )

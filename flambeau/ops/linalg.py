@@ -283,7 +283,7 @@ def _euclid_rule(g: Tensor, x: Tensor, y: Tensor, out: Tensor, mm: bool, needs: 
 def _euclid(x: Any, y: Any, /, mm: bool) -> Any:
     if mm:
         squares = (x * x).sum(-1)[..., :, None] + (y * y).sum(-1)[..., None, :] - 2 * (x @ y.swapaxes(-1, -2))
-        return np.sqrt(np.maximum(squares, 0))
+        return np.sqrt(np.maximum(squares, 0)).astype(x.dtype, copy=False)
     return np.sqrt(np.square(x[..., :, None, :] - y[..., None, :, :]).sum(-1))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..autograd.pointwise import Pointwise, broadcast_error, pointwise
 from ..autograd.primitive import primitive
-from ..core.dtypes import BOOL, FLOAT, SCALAR_NAMES, result_type
+from ..core.dtypes import FLOAT, SCALAR_NAMES, result_type
 from ..core.errors import error
 from ..core.size import Size
 from ..core.tensor import Tensor, wrap
@@ -58,11 +58,6 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
-_NO_BOOL = {
-    BOOL: "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` operator instead."
-}
-
-
 # ---- element by element --------------------------------------------------------------------------------------------------
 class Elementwise:
     """A loss that is one expression of its operands, and its means and sums as operators of one kernel each.
@@ -74,8 +69,7 @@ class Elementwise:
 
     def __init__(self, name: str, expr: Any, args: str = "x y", node: str | None = None, grad: dict[str, Any] | None = None) -> None:
         self.args = tuple(args.split())
-        self.composite = node is None  # whether PyTorch's is an expression of other operators
-        self.point: Pointwise = pointwise(name, expr, args, node=node, grad=grad, refuse=_NO_BOOL if self.composite else None)
+        self.point: Pointwise = pointwise(name, expr, args, node=node, grad=grad)
         grad = grad or {}
         forms = [grad[a] if a in grad else g_ * diff(expr, a) for a in self.args]
         self.slopes = [None if f is E.ZERO else kernel(f, ("g", *self.args), name + "_backward") for f in forms]
@@ -136,8 +130,6 @@ class Elementwise:
         dt = xs[0]._a.dtype
         for t in xs:
             if t._a.dtype is not dt or dt.kind not in "fV":
-                if self.composite and all([isinstance(v, Tensor) and v.dtype.category != FLOAT for v in xs]):
-                    return reduced(self.point.call(*xs), reduction)  # integers: as PyTorch's expression has it
                 xs = common(name, xs)
                 break
         op = self.mean if reduction == "mean" else self.sum if reduction == "sum" else self.point.call
@@ -218,7 +210,7 @@ def l1_loss(
     if input._a.shape != target._a.shape:
         warn_sizes("l1_loss", input, target)
     reduction = chosen(size_average, reduce, reduction)
-    if input._a.dtype.kind == "c" or target._a.dtype.kind == "c":
+    if "c" in (input._a.dtype.kind, target._a.dtype.kind) or input.dtype.category < FLOAT > target.dtype.category:
         return reduced((input - target).abs(), reduction)
     if weight is not None:
         return _weighted(_l1("l1", "none", input, target), weight, input, reduction)
@@ -500,7 +492,7 @@ def _rows(n: int) -> np.ndarray:
 
 def by_class(a: np.ndarray) -> np.ndarray:
     """(N, C, *S) as (N S, C), without a copy where the classes lie innermost already."""
-    return a[None] if a.ndim == 1 else a if a.ndim == 2 else np.moveaxis(a, 1, -1).reshape(-1, a.shape[1])
+    return a[None] if a.ndim == 1 else a if a.ndim == 2 else np.moveaxis(a, 1, -1).reshape(a.shape[0] * prod(a.shape[2:]), a.shape[1])
 
 
 def from_rows(d: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -574,7 +566,7 @@ def _ce_grads(
         d[_rows(n), index] -= scale[:, 0]
     else:
         # each row's target distribution q: d = scale (sum(q) softmax - q), the row's weight being in scale
-        hit = scale * (1 - smoothing)
+        hit = (scale * (1 - smoothing)).astype(dt, copy=False)
         share = g._a.reshape(-1, 1) * (smoothing / classes)
         if reduction == "mean":
             share = share / total
@@ -582,7 +574,7 @@ def _ce_grads(
         if rows is not None:
             share = share * (rows._a[:, None] != 0)
         spread = share if w is None else share * w._a.astype(dt, copy=False)
-        whole = share * classes if w is None else share * w._a.sum(dtype=dt)
+        whole = (share * classes if w is None else share * w._a.sum(dtype=dt)).astype(dt, copy=False)
         d = np.exp(lp) * (hit + whole)
         d -= spread
         d[_rows(n), index] -= np.broadcast_to(hit[:, 0], (n,))
@@ -601,7 +593,7 @@ def _cross_entropy(x: Any, t: Any, w: Any, /, ignore: Any, reduction: Any, smoot
     if rows is not None:
         loss *= rows
     if smoothing:
-        each = -(lp.sum(1) if w is None else lp @ w.astype(lp.dtype, copy=False))
+        each = -(lp.sum(1) if w is None else (lp @ w.astype(lp.dtype, copy=False)).astype(lp.dtype, copy=False))
         if counts is not None:
             each *= counts
         loss = loss * lp.dtype.type(1 - smoothing) + each * lp.dtype.type(smoothing / classes)
@@ -749,7 +741,7 @@ def _from_probabilities(x: Tensor, q: Tensor, weight: Tensor | None, ignore: int
         )
     lp = soft.apply(soft._log_softmax, "log_softmax", x, dim, None)
     if smoothing > 0:
-        q = q * (1 - smoothing) + smoothing / classes
+        q = q * (1 - smoothing) + smoothing / max(1, classes)
     each = lp * q
     if weight is not None:
         each = each * weight.reshape(-1, *(1,) * max(0, x._a.ndim - 2))
@@ -826,6 +818,8 @@ def multilabel_soft_margin_loss(
         reduction = chosen(size_average, reduce, reduction)
     if reduction not in REDUCTIONS:
         raise error(ValueError, f"{reduction} is not valid")
+    if not input._a.ndim:
+        raise error(IndexError, "Dimension specified as -1 but tensor has no dimensions")
     more = [] if weight is None else [weight]
     loss = _bce_logits(weight is not None, False)("multilabel_soft_margin_loss", "none", input, target, *more)
     return reduced(loss.mean(-1), reduction)

@@ -21,7 +21,7 @@ from ..core.tensor import Tensor, wrap
 from ..kernels import expr as E
 from . import return_types
 from .arithmetic import NO_GRADIENT, both, give
-from .public import become, public, public_pointwise, publish
+from .public import inplace_form, public, public_pointwise, publish
 from .takes import takes
 
 x, g, out = E.var("x"), E.var("g"), E.var("out")
@@ -262,7 +262,7 @@ for _row in _SCIPY:
     globals()[_row[0]] = _scipy_function(*_row)
 i0, i0e, i1, i1e, erfcx = (globals()[n] for n in ("i0", "i0e", "i1", "i1e", "erfcx"))
 Tensor.i0 = i0
-Tensor.i0_ = lambda self: become(self, i0(self))
+Tensor.i0_ = inplace_form(i0, "i0_")
 
 _ndtr = pointwise("ndtr", 0.5 * E.erfc(x * -math.sqrt(0.5)), "x", promote="float", node="SpecialNdtrBackward0",
                   grad={"x": g * E.exp(-0.5 * x * x) * (1 / _SQRT_TWO_PI)}, refuse=dict(_NO_COMPLEX))  # fmt: skip
@@ -331,7 +331,7 @@ zeta = _two_argument(
 )
 for _name, _fn in (("igamma", gammainc), ("igammac", gammaincc)):
     both(_fn, _name)
-    setattr(Tensor, _name + "_", lambda self, other, _f=_fn: become(self, _f(self, other)))
+    setattr(Tensor, _name + "_", inplace_form(_fn, _name + "_"))
 
 
 @public(out=True)

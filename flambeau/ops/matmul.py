@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.primitive import primitive
-from ..core.dtypes import C_NAMES, INT, SCALAR_NAMES
+from ..core.dtypes import C_NAMES, SCALAR_NAMES
 from ..core.errors import error
 from ..core.modes import mode
 from ..core.tensor import Tensor, new_tensor
@@ -594,7 +594,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             RuntimeError, f"bilinear(): input{which} size does not match weight size: got {size} but expected {w.shape[which]}"
         )
     left = einsum("...i,kij->...kj", input1, weight)
-    r = (left * input2.unsqueeze(-2)).sum(-1)
+    r = (left * input2.unsqueeze(-2)).sum(-1, dtype=input1.dtype)
     return r if bias is None else r + bias
 
 
@@ -875,7 +875,7 @@ def _contract(a: Term, b: Term, needed: set[str]) -> Term:
     columns = [s for s in ly if s not in sx]
     nb, nk = [sx[s] for s in batch], prod(sx[s] for s in summed)
     nr, nc = [sx[s] for s in rows], [sy[s] for s in columns]
-    if not summed and (not rows or not columns):
+    if not summed and (not rows or not columns or x._a.dtype.kind == "b"):
         return _multiply_out(x, lx, y, ly, needed)
     if x._a.dtype != y._a.dtype:
         _same_dtype(x, y)

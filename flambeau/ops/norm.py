@@ -123,7 +123,7 @@ def batch_norm(
 
 
 def _batch(x: Any, mean: Any, var: Any, w: Any, b: Any, training: bool, momentum: Any, eps: float) -> Tensor:
-    c = x._a.shape[1]
+    c = x._a.shape[1] if x._a.ndim > 1 else 0
     for what, t in (("running_mean", mean), ("running_var", var), ("weight", w), ("bias", b)):
         _check_channels(what, t, c)
         if t is None and not training and what.startswith("running"):
@@ -192,6 +192,8 @@ def _normalized(name: str, x: Tensor, shape: Any, w: Tensor | None, b: Tensor | 
                 f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t._a.shape)} and "
                 f"normalized_shape = {list(own)}",
             )
+    if name == "rms_norm" and x._a.ndim < len(own):
+        raise error(ValueError, f"Input tensor must have at least {len(own)} dimensions, but got {x._a.ndim}")
     if x._a.shape[x._a.ndim - len(own) :] != own or x._a.ndim < len(own):
         star = "*" if name == "rms_norm" else "*, "
         raise error(

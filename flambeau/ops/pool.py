@@ -417,7 +417,7 @@ def _adaptive_size(name: str, x: Any, rank: int, size: Any) -> tuple[int, ...]:
 
 def _adaptive_mean(name: str, rank: int, x: Any, size: Any) -> Tensor:
     check_tensor(name, x)
-    if rank > 1 and (size == 1 or isinstance(size, (tuple, list)) and all(s == 1 for s in size)):
+    if rank > 1 and (size == 1 or isinstance(size, (tuple, list)) and tuple(size) == (1,) * rank):
         return x.mean(tuple(range(-rank, 0)), keepdim=True)  # type: ignore[no-any-return]
     size = _adaptive_size(name, x, rank, size)
     check_dtype(name, x, "fV")

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..autograd.pointwise import pointwise
 from ..autograd.primitive import Primitive, primitive
-from ..core.dtypes import FLOAT, SCALAR_NAMES, dtype, get_default_dtype
+from ..core.dtypes import FLOAT, SCALAR_NAMES, dtype, get_default_dtype, int64
 from ..core.errors import error
 from ..core.modes import mode
 from ..core.tensor import Tensor, new_tensor, wrap
@@ -91,6 +91,8 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     own = a.shape[a.ndim - len(shape) :] if len(shape) <= a.ndim else None
     if own is None or any(m != n and m != 1 for m, n in zip(shape, own)):
         raise error(RuntimeError, f"size {{{list(shape)}}} is not expandable to size {{{list(a.shape)}}}.")
+    if self.dtype.category < FLOAT:
+        self = self.to(int64)
     if mode() is False:
         t = new_tensor(Tensor)
         t._a = fold_to(a, shape)
@@ -314,6 +316,8 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dt
     if input.dtype.category < FLOAT and dtype is None:
         raise error(RuntimeError, "nanmean(): expected input to have floating point or complex dtype but got " + SCALAR_NAMES[input.dtype])
     input = cast(input, dtype)
+    if input._a.dtype.kind == "c":
+        raise error(RuntimeError, "nansum on CPU does not support complex inputs")
     axes = axes_of(dim, input._a.ndim)
     count = R.reduce("sum", input._a == input._a, axes, keepdim)
     return _nansum(input, axes, keepdim) / wrap(count.astype(input._a.dtype))
@@ -674,7 +678,7 @@ _moment("std_mean", _std_of_pair, _mean_of_std)
 # ---- logsumexp ------------------------------------------------------------------------------------------------------
 def _logsumexp_rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool) -> Tensor:
     shape = x._a.shape
-    return spread(g, shape, axes, keepdim) * (x - spread(out, shape, axes, keepdim)).exp()
+    return spread(g, shape, axes, keepdim) * conj((x - spread(out, shape, axes, keepdim)).exp())
 
 
 @primitive("logsumexp", vjp={"x": _logsumexp_rule})
@@ -820,6 +824,12 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Every slice along ``dim`` scaled down to a p-norm of at most ``maxnorm``."""
     d = wrap_dim(dim, input._a.ndim)
+    if input._a.ndim < 2:
+        raise error(RuntimeError, f"renorm: input needs at least 2 dimensions, got {input._a.ndim} dimensions")
+    if input.dtype.category < FLOAT:
+        raise error(
+            RuntimeError, f"linalg.vector_norm: Expected a floating point or complex tensor as input. Got {SCALAR_NAMES[input.dtype]}"
+        )
     axes = tuple(i for i in range(input._a.ndim) if i != d)
     size = _vector_norm(input, float(p), axes, True)
     factor = maxnorm / (size + 1e-7)

@@ -84,7 +84,10 @@ def _declare_running(name: str, op: Any, doc: str) -> None:
             names = [C_NAMES[d] for d in (self.dtype, dtype)]
             raise error(RuntimeError, f"Bad in-place call: input tensor dtype {names[0]} and output tensor dtype {names[1]} should match")
         ip.check_writable(self)
-        return become(self, fn(ip.before(self), dim, dtype=self.dtype))
+        was = ip.before(self)
+        if self._rg and mode() is not False:
+            was._a, was._vc = self._a.copy(), None  # a rule may need the values that are overwritten
+        return become(self, fn(was, dim, dtype=self.dtype))
 
     fn.__name__ = fn.__qualname__ = name
     fn.__doc__ = doc

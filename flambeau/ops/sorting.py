@@ -19,8 +19,8 @@ from . import return_types
 from .dims import wrap_dim
 from .indexing import _gather_backward, gather
 from .public import public, write_out
-from .takes import takes
 from .reductions import _ties, no_complex, not_empty, reduction
+from .takes import takes
 
 ndarray = np.ndarray
 

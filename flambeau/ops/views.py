@@ -219,6 +219,8 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """One dimension as several; an entry of ``sizes`` may be -1."""
     shape = input._a.shape
     d = wrap_dim(dim, len(shape))
+    if not shape:
+        raise error(RuntimeError, "unflatten: a tensor without dimensions has none to unflatten")
     sizes = ints((sizes,))
     if not sizes:
         raise error(RuntimeError, "unflatten: sizes must be non-empty")
@@ -369,6 +371,8 @@ def _T(self: Tensor) -> Tensor:
 def _mT(self: Tensor) -> Tensor:
     x = ready(self, "mT")
     n = x._a.ndim
+    if not n:
+        return self
     if n < 2:
         raise error(RuntimeError, f"tensor.mT is only supported on matrices or batches of matrices. Got {n}-D tensor.")
     return _transpose(x, n - 2, n - 1)
@@ -382,6 +386,8 @@ def _H(self: Tensor) -> Tensor:
 
 
 def _mH(self: Tensor) -> Tensor:
+    if not self._a.ndim:
+        return conj(self)
     if self._a.ndim < 2:
         raise error(
             RuntimeError, f"tensor.mH is only supported on matrices or batches of matrices. Got {self._a.ndim}-D tensor."
@@ -396,6 +402,8 @@ Tensor.T, Tensor.mT, Tensor.H, Tensor.mH = property(_T), property(_mT), property
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions exchanged, and conjugated."""
     n = input._a.ndim
+    if not n:
+        return conj(input)
     if n < 2:
         raise error(RuntimeError, f"tensor.adjoint() is only supported on matrices or batches of matrices. Got {n}-D tensor.")
     r = _mT(input)
@@ -1167,7 +1175,9 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
         raise error(RuntimeError, "`shifts` required")
     if len(s) != len(d) and (d or len(s) != 1):
         raise error(RuntimeError, f"shifts and dimensions must align. shifts: {len(s)}, dims:{len(d)}")
-    d = tuple([wrap_dim(x, input._a.ndim) for x in d]) if input._a.ndim else ()
+    if d and not input._a.ndim:
+        raise error(IndexError, f"Dimension specified as {d[0]} but tensor has no dimensions")
+    d = tuple([wrap_dim(x, input._a.ndim) for x in d])
     return _roll(input, s, d)
 
 
@@ -1225,6 +1235,8 @@ def repeat_interleave(
     >>> torch.tensor([1, 2]).repeat_interleave(2)
     tensor([1, 1, 2, 2])
     """
+    if dim is not None and not input._a.ndim:
+        raise error(IndexError, f"Dimension specified as {dim} but tensor has no dimensions")
     if repeats is None:
         counts = input._a
         if counts.dtype not in (np.int32, np.int64):

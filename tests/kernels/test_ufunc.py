@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flambeau.kernels import expr as E
-from flambeau.kernels.lower_llvm import COMPUTE, EXPANSIONS, INTRINSICS, LIBM
+from flambeau.kernels.lower_llvm import COMPUTE, EXPANSIONS, INTRINSICS, LIBM, STREAM
 from flambeau.kernels.lower_numpy import lower
 from flambeau.kernels.ufunc import kernel
 
@@ -204,6 +204,23 @@ def test_in_place():
     expected = a * b + a
     assert k(a, b, out=a) is a
     np.testing.assert_array_equal(a, expected)
+
+
+@pytest.mark.parametrize("start", [0, 1, 17])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_results(dtype, start):
+    """Those that are stored past the caches: from any address, and nothing beside them."""
+    n = STREAM // np.dtype(dtype).itemsize + 5
+    times = kernel(E.var("x") * E.var("y"), ("x", "y"), "times")
+    values = np.random.default_rng(0).standard_normal(n + 9).astype(dtype)
+    x, y, memory = values[:n], values[9:], np.full(n + 40, 7, dtype)
+    times(x, y, out=memory[start:start + n])
+    np.testing.assert_array_equal(memory[start:start + n], x * y)
+    assert (memory[:start] == 7).all()
+    assert (memory[start + n:] == 7).all()
+    wanted = x * y
+    times(x, y, out=y)      # in place, and overlapping
+    np.testing.assert_array_equal(y, wanted)
 
 
 def test_python_numbers_and_truth_values():

@@ -2,17 +2,25 @@
 
 A variant is a name and arrays. What comes of it is asked of torch: the same values, shapes and dtypes where torch gives
 an answer, an exception of the same class where it refuses. Without torch the classes, shapes and dtypes that torch
-gave are read from ``recorded.json`` (see tools/record_variants.py).
+gave are read from ``recorded.json``, which `python -m tests.ops.variants` writes anew where torch is installed.
 """
 
 from __future__ import annotations
 
+import builtins
 import fnmatch
+import json
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .apart import APART
+
+RECORDED = Path(__file__).with_name("recorded.json")
 
 DTYPES = (
     "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128",
@@ -20,10 +28,12 @@ DTYPES = (
 #: relative and absolute difference allowed, by dtype of the result
 PRECISION = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 3e-5, "complex64": 3e-5, "float64": 1e-9, "complex128": 1e-9}
 
-#: what torch says of its own insides, in the place of the caller's mistake: any refusal will do
+#: what torch says of a dimension that isn't there: any refusal will do
+NO_DIMENSION = ("Dimension specified as", "Dimension out of range")
+#: what torch says of its own insides, in the place of the caller's mistake: it didn't mean to refuse
 ACCIDENTS = (
-    "Dimension specified as", "select(): index 0 out of range", "setStorage: sizes", "Could this error message be improved",
-    "INTERNAL ASSERT",
+    "select(): index 0 out of range", "setStorage: sizes", "Could this error message be improved", "INTERNAL ASSERT",
+    "cannot reshape tensor of 0 elements", "view size is not compatible",
 )  # fmt: skip
 
 
@@ -76,10 +86,11 @@ FAMILIES: dict[str, Callable[[Any], Iterator[tuple[str, list[np.ndarray]]]]] = {
 }  # fmt: skip
 
 
-def variants(case: Any, family: str) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Those of a family that the case doesn't opt out of."""
+def variants(case: Any, family: str, file: str) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Those of a family that the case, of a test file, doesn't opt out of, by ``skip`` or in apart.py."""
+    out = [*case.skip, *(v for f, c, v, _ in APART if f == file and fnmatch.fnmatchcase(case.name, c))]
     for name, arrays in FAMILIES[family](case):
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in case.skip):
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in out):
             yield name, arrays
 
 
@@ -110,8 +121,10 @@ def difference(got: Any, want: Any, tol: float) -> str:
     from .harness import flat, numpy
 
     g, w = described(got), described(want)
-    if isinstance(want, Exception) and isinstance(got, Exception):
-        if isinstance(got, type(want)) or any(phrase in str(want) for phrase in ACCIDENTS):
+    if isinstance(want, Exception):
+        if any(phrase in str(want) for phrase in ACCIDENTS):
+            return ""
+        if isinstance(got, type(want)) or isinstance(got, Exception) and any(p in str(want) for p in NO_DIMENSION):
             return ""
     if g != w:
         more = "".join(f" ({str(r).splitlines()[0][:150] if str(r) else ''})" for r in (got, want) if isinstance(r, Exception))
@@ -127,3 +140,72 @@ def difference(got: Any, want: Any, tol: float) -> str:
         if not np.allclose(x.astype(wide), y.astype(wide), rtol=allowed, atol=allowed, equal_nan=True):
             return f"{x.reshape(-1)[:6].tolist()}, torch gives {y.reshape(-1)[:6].tolist()}"
     return ""
+
+
+# ---- what torch gave once ---------------------------------------------------------------------------------------------
+@cache
+def _recorded() -> dict[str, dict[str, dict[str, str]]]:
+    """file -> case -> variant -> what torch gave; in the file variants with one outcome stand together."""
+    grouped = json.loads(RECORDED.read_text("utf-8"))
+    return {
+        f: {c: {v: what for what, vs in outcomes.items() for v in vs.split(", ")} for c, outcomes in cases.items()}
+        for f, cases in grouped.items()
+    }
+
+
+def key(case: Any) -> str:
+    """A case's name, which several may have, and its shapes."""
+    return f"{case.name} {[list(a.shape) for a in case.arrays(first_dtype(case))]}".replace(", ", ",")
+
+
+def recorded(file: str, case: Any, variant: str) -> str | None:
+    return _recorded().get(file, {}).get(key(case), {}).get(variant)
+
+
+def short(what: str, variant: str) -> str:
+    """The variant's own dtype as ``*``, so that dtypes that give the same stand together."""
+    return " ".join("*" + part[len(variant) :] if part.startswith(variant + "[") else part for part in what.split(" "))
+
+
+def agrees(got: Any, want: str, variant: str) -> bool:
+    """Whether an outcome is the one described; a subclass of the exception will do."""
+    if not isinstance(got, Exception):
+        return short(described(got), variant) == want
+    return want in [c.__name__ for c in type(got).__mro__] and want not in ("Exception", "object") or want == "any refusal"
+
+
+def record() -> None:
+    """Write recorded.json anew, from the installed torch."""
+    import importlib
+
+    import torch
+
+    from .harness import OperatorTests, torch_tensor
+
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for path in sorted(RECORDED.parent.glob("test_*.py")):
+        module = importlib.import_module(f"{__package__}.{path.stem}")
+        for tests in list(vars(module).values()):
+            if not (isinstance(tests, type) and issubclass(tests, OperatorTests)):
+                continue
+            for case in tests.cases:
+                groups: dict[str, list[str]] = {}
+                for family in FAMILIES:
+                    for name, arrays in variants(case, family, path.stem[5:]):
+                        stretched = family == "expanded"
+                        r = outcome(lambda: case.fn(torch, *[torch_tensor(torch, a, stretched) for a in arrays]))
+                        if isinstance(r, Exception) and any(phrase in str(r) for phrase in ACCIDENTS):
+                            continue
+                        loose = isinstance(r, Exception) and any(phrase in str(r) for phrase in NO_DIMENSION)
+                        what = "any refusal" if loose else described(r)
+                        if what not in ("", "any refusal") and isinstance(r, Exception) and not hasattr(builtins, what):
+                            what = next(c.__name__ for c in type(r).__mro__ if hasattr(builtins, c.__name__))
+                        groups.setdefault(short(what, name), []).append(name)
+                found.setdefault(path.stem[5:], {})[key(case)] = {what: ", ".join(names) for what, names in groups.items()}
+    RECORDED.write_text(json.dumps(found, indent=0, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    from tests.ops.variants import record as write
+
+    write()

@@ -43,7 +43,8 @@ def _build(a, b, bias, out, accumulate):
     copies = not _direct(a), not _direct(b)
     if any(copies):
         return copies
-    if not _direct(out) or 0 in out.strides or (bias is not None and bias.strides != (bias.itemsize,)):
+    turned = out.shape[-1] != 1 and out.strides[-1] != out.itemsize     # oneDNN has only its reference for that
+    if turned or not _direct(out) or 0 in out.strides or (bias is not None and bias.strides != (bias.itemsize,)):
         raise Unsupported("layout of the result or the bias")
     batch = _merge_batch(a, b, out)
     rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]

@@ -1,0 +1,72 @@
+"""Where flambeau and PyTorch part on purpose, or where PyTorch promises nothing: what is not compared, and why.
+
+(test file, pattern of the case's name, pattern of the variant, reason); see variants.py. ``[`` and ``]`` in names are
+written ``?``.
+"""
+
+from __future__ import annotations
+
+HALF = "PyTorch has no kernel for half precision here; flambeau computes it"
+UNIQUE = "equal singular values or a matrix of low rank: the factors are not unique"
+SINGULAR = "a singular matrix: what the result is, infinities or nan, depends on rounding"
+TIES = "which of equal values is chosen is not specified"
+GARBAGE = "PyTorch answers with memory that it did not write"
+FLOATING = "flambeau computes this loss in floating dtypes only"
+OUT_FILL = "PyTorch writes into the operand; flambeau broadcasts"
+PIXELS = "PyTorch weighs bytes in fixed point: results differ by 1 where they are near a half"
+NO_KERNEL = "PyTorch has no kernel for integers with a stride; flambeau computes it"
+NO_SPACE = "flambeau refuses inputs and kernels without space whatever the number of channels"
+
+APART: list[tuple[str, str, str, str]] = [
+    ("attention", "grouped", "empty 2", "no heads: PyTorch lets 0 be divided by 0"),
+    ("attention", "broadcast_batch", "empty 1", "a batch of 1 that became 0 beside one of 2"),
+    ("conv", "conv*", "empty *", NO_SPACE),
+    ("conv", "conv2d_stride", "*int*", NO_KERNEL),
+    ("conv", "convolution", "complex*", "PyTorch computes complex convolutions in conv1d to conv3d only"),
+    ("conv", "conv2d_empty_batch", "bool", "flambeau refuses truth values whether there are any or not"),
+    ("indexing", "index_add", "empty 4", "indices beyond an empty dimension: PyTorch doesn't look at them"),
+    ("indexing", "embedding", "empty 4", "an IndexError for an index in an empty table, as in any other"),
+    ("linalg", "inv_ex", "expanded *", SINGULAR),
+    ("linalg", "solve_ex", "expanded *", SINGULAR),
+    ("linalg", "cond", "expanded *", SINGULAR),
+    ("linalg", "*qr*", "expanded *", UNIQUE),
+    ("linalg", "svd*", "expanded *", UNIQUE),
+    ("linalg", "cholesky_inverse", "complex*", "the factor's diagonal is not real here: PyTorch ignores its imaginary part"),
+    ("linalg", "matrix_exp", "*float16", "PyTorch overflows; flambeau computes in float32"),
+    ("linalg", "matrix_norm *", "empty *", "the largest of no sums: flambeau refuses, PyTorch gives 0 for some orders"),
+    ("linalg", "matrix_norm_dims", "empty *", "as matrix_norm"),
+    ("linalg", "norm_1", "empty *", "as matrix_norm"),
+    ("linalg", "cdist*", "*float16", HALF),
+    ("loss", "soft_margin*", "complex*", FLOATING),
+    ("loss", "soft_margin*", "0-d*", OUT_FILL),
+    ("loss", "bce_logits_pos_weight", "0-d*", OUT_FILL),
+    ("loss", "poisson_nll*", "*int*", FLOATING),
+    ("loss", "poisson_nll*", "complex*", FLOATING),
+    ("loss", "margin_ranking", "*int*", FLOATING),
+    ("loss", "cosine_embedding", "uint8", "PyTorch's squares of bytes wrap around"),
+    ("loss", "cross_entropy_2x3x*", "empty 3", "no classes: the index is out of range, says flambeau; sizes differ, says PyTorch"),
+    ("loss", "multi_margin_loss_4x3", "empty 4", GARBAGE),
+    ("loss", "multilabel_margin", "empty 2", GARBAGE),
+    ("matmul", "bilinear", "0-d 3", "a bias without dimensions broadcasts"),
+    ("norm", "batch_norm_fixed", "0-d*", "two mistakes at once: each says one of them"),
+    ("norm", "rms_norm*", "complex*", "flambeau normalises real numbers"),
+    ("norm", "local_response_norm", "*float16", HALF),
+    ("pool", "avg_pool3d", "*float16", HALF),
+    ("pool", "lp_pool3d", "*float16", HALF),
+    ("scans", "logcumsumexp_wide", "complex*", "the imaginary part is defined up to multiples of 2 pi"),
+    ("sorting", "*topk*", "uint8", TIES),
+    ("sorting", "*kthvalue*", "uint8", TIES),
+    ("sorting", "*median*", "int64", TIES),
+    ("sorting", "*topk*", "expanded *", TIES),
+    ("sorting", "*kthvalue*", "expanded *", TIES),
+    ("sorting", "*median*", "expanded *", GARBAGE),
+    ("sorting", "histogram", "0-d", "a value on an edge: rounding decides which bin it is in"),
+    ("sorting", "histogram_*", "*float16", "flambeau counts float and double"),
+    ("views", "view_as_*", "float16", "flambeau has no complex32"),
+    ("views", "real", "float16", "flambeau has no complex32"),
+    ("views", "imag", "float16", "flambeau has no complex32"),
+    ("vision", "bi*", "uint8", PIXELS),
+    ("vision", "bi*_antialias*", "*float16", HALF),
+    ("vision", "affine_grid_corners", "*float16", HALF),
+    ("vision", "pixel_unshuffle", "empty *", "PyTorch returns an empty input unshuffled"),
+]  # fmt: skip
