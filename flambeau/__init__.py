@@ -79,7 +79,7 @@ _SETTINGS = (
 # Modules that are imported when they are first asked for, so that `import flambeau` stays quick.
 _LAZY = {
     "nn", "optim", "utils", "linalg", "special", "random", "serialization", "cuda", "backends", "cli",
-    "testing", "version", "types", "overrides", "return_types", "cli", "_VF",
+    "testing", "version", "return_types", "_VF",
 }  # fmt: skip
 # Names that live in such a module.
 _FROM = {

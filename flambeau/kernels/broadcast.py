@@ -160,7 +160,7 @@ def driver(ufunc: Callable, address: int, dtypes: Sequence[np.dtype], inputs: in
             return plain(arrays, out)
         operands = [a if isinstance(a, np.ndarray) else np.asarray(a, d) for a, d in zip(arrays, dtypes, strict=False)]
         if out is None and max(a.ndim for a in operands) > 3:
-            operands = layout.agree(operands)
+            operands = list(layout.agree(operands))
             if _alike(operands):
                 return plain(operands, out)
             shape = np.broadcast_shapes(*(a.shape for a in operands))

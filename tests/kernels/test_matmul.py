@@ -89,7 +89,13 @@ def test_unknown_activation(engine):
         kernels.matmul(random(2, 2), random(2, 2), activation="swish")
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.complex64, np.bool_])
+def test_products_of_truth_values_are_refused():
+    a = np.ones((2, 2), bool)
+    with pytest.raises(NotImplementedError, match="not implemented for 'Bool'"):
+        kernels.matmul(a, a)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.complex64])
 def test_other_dtypes(dtype, engine):
     a, b = random(3, 4).astype(dtype), random(4, 5).astype(dtype)
     y = kernels.matmul(a, b)

@@ -69,4 +69,13 @@ APART: list[tuple[str, str, str, str]] = [
     ("vision", "bi*_antialias*", "*float16", HALF),
     ("vision", "affine_grid_corners", "*float16", HALF),
     ("vision", "pixel_unshuffle", "empty *", "PyTorch returns an empty input unshuffled"),
+    ("indexing", "as_strided_scatter", "gradient *", "PyTorch's gradient is that of another window: central differences agree with flambeau's"),
+    ("linalg", "cholesky_solve", "gradient *", "PyTorch spreads the gradient over both triangles; only one is read"),
+    ("linalg", "cholesky_inverse", "gradient *", "as cholesky_solve"),
+    ("linalg", "matrix_exp", "gradient *float16", "PyTorch overflows; flambeau computes in float32"),
+    ("loss", "poisson_nll*", "gradient complex*", FLOATING),
+    ("norm", "rms_norm*", "gradient complex*", "flambeau normalises real numbers"),
+    ("views", "view_as_*", "gradient float16", "flambeau has no complex32"),
+    ("views", "real", "gradient float16", "flambeau has no complex32"),
+    ("views", "imag", "gradient float16", "flambeau has no complex32"),
 ]  # fmt: skip

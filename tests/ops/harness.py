@@ -261,6 +261,33 @@ def differences(f: Callable[..., Any], arrays: list[np.ndarray], step: float = 1
     return results
 
 
+def cotangent(shape: tuple[int, ...], is_complex: bool) -> np.ndarray:
+    """The gradient of an output, some numbers."""
+    a = np.cos(np.arange(int(np.prod(shape))) * 1.3 + 0.2).reshape(shape)
+    return np.asarray(a * (1 + 0.5j) if is_complex else a)
+
+
+def flambeau_gradients(case: Case, arrays: list[np.ndarray]) -> Any:
+    from flambeau.autograd.engine import grad
+
+    ts = [tensor(a, a.dtype.kind in "fcV") for a in arrays]
+    outs = differentiable(case.fn(F, *ts))
+    gs = [tensor(cotangent(o._a.shape, o._a.dtype.kind == "c").astype(o._a.dtype)) for o in outs]
+    wanted = [t for t in ts if t._rg]
+    return [tensor(np.zeros_like(t._a)) if g is None else g for t, g in zip(wanted, grad(outs, wanted, gs, allow_unused=True))]
+
+
+def torch_gradients(torch: Any, case: Case, arrays: list[np.ndarray]) -> Any:
+    ts = [torch_tensor(torch, a) for a in arrays]
+    wanted = [t.requires_grad_() for t in ts if t.is_floating_point() or t.is_complex()]
+    outs = [o for o in flat(case.fn(torch, *ts)) if isinstance(o, torch.Tensor) and o.requires_grad]
+    if not outs:
+        return None
+    gs = [torch.from_numpy(cotangent(tuple(o.shape), o.is_complex())).to(o.dtype) for o in outs]
+    got = torch.autograd.grad(outs, wanted, gs, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g + 0 for t, g in zip(wanted, got)]
+
+
 class OperatorTests:
     """Subclass with ``cases``."""
 
@@ -273,6 +300,7 @@ class OperatorTests:
         keep = {
             "test_reference": lambda c: c.ref is not None,
             "test_gradient": lambda c: c.grad,
+            "test_gradient_dtypes": lambda c: c.grad,
             "test_against_torch": lambda c: c.torch,
             "test_layouts": lambda c: c.layouts,
         }.get(name, lambda c: True)
@@ -334,6 +362,20 @@ class OperatorTests:
             want = outcome(lambda: case.fn(TORCH, *[torch_tensor(TORCH, a, family == "expanded") for a in arrays]))
             got = outcome(lambda: case.fn(F, *[wrapped(a) if family == "expanded" else tensor(a) for a in arrays]))
             if text := difference(got, want, case.tol):
+                wrong.append(f"{name}: {text}")
+        assert not wrong, "\n" + "\n".join(wrong)
+
+    @pytest.mark.torch
+    def test_gradient_dtypes(self, case: Case) -> None:
+        """Gradients of complex numbers and in half precision are torch's."""
+        torch = pytest.importorskip("torch")
+        wrong = []
+        for name, arrays in variants(case, "gradients", type(self).__module__.rpartition("test_")[2]):
+            want = outcome(lambda: torch_gradients(torch, case, arrays))
+            if want is None or isinstance(want, Exception):
+                continue
+            got = outcome(lambda: flambeau_gradients(case, arrays))
+            if text := difference(got, want, 6 * case.tol):
                 wrong.append(f"{name}: {text}")
         assert not wrong, "\n" + "\n".join(wrong)
 

@@ -86,10 +86,16 @@ FAMILIES: dict[str, Callable[[Any], Iterator[tuple[str, list[np.ndarray]]]]] = {
 }  # fmt: skip
 
 
+def gradients(case: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Inputs in the dtypes whose derivatives central differences don't check."""
+    for dtype in ("complex128", "float16", "bfloat16"):
+        yield f"gradient {dtype}", case.arrays(dtype)
+
+
 def variants(case: Any, family: str, file: str) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Those of a family that the case, of a test file, doesn't opt out of, by ``skip`` or in apart.py."""
     out = [*case.skip, *(v for f, c, v, _ in APART if f == file and fnmatch.fnmatchcase(case.name, c))]
-    for name, arrays in FAMILIES[family](case):
+    for name, arrays in (gradients if family == "gradients" else FAMILIES[family])(case):
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in out):
             yield name, arrays
 
