@@ -7,7 +7,6 @@ freed as soon as it has run.
 
 from __future__ import annotations
 
-import sys
 from heapq import heappop, heappush
 from typing import Any
 
@@ -19,11 +18,11 @@ from ..core.modes import mode, reset_mode, set_mode, with_grad
 from ..core.tensor import Tensor, new_tensor
 from ..kernels import expr as E
 from ..kernels.ufunc import LARGE, kernel
+from .holders import ALONE, IN_BUFFER, owns_memory, references
 from .node import AccumulateGrad, Node, accumulator
 
 _add = np.add
 _add_many = kernel(E.var("a") + E.var("b"), ("a", "b"), "accumulate")  # np.add knows no threads
-_getrefcount = sys.getrefcount
 ndarray = np.ndarray
 
 
@@ -197,7 +196,7 @@ def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any
         buffers[node] = g
     elif create or old._a.dtype is not g._a.dtype:
         buffers[node] = old + g
-    elif node in owned or _nobody_else_holds(old, _getrefcount(old)) and old._a.strides == g._a.strides:
+    elif node in owned or references(old) == IN_BUFFER and owns_memory(old) and old._a.strides == g._a.strides:
         a = old._a
         if a.size < LARGE:
             _add(a, g._a, a)
@@ -215,44 +214,9 @@ def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any
 
 
 # ---- leaves -------------------------------------------------------------------------------------------------------
-def _references(node: Any, g: Tensor) -> int:
-    return _getrefcount(g)
-
-
-def _references_when_alone() -> int:
-    """What ``_references`` answers, called as the loop calls it, when the loop is the one holder of ``g``."""
-    g = new_tensor(Tensor)
-    return _references(None, g)
-
-
-_ALONE = _references_when_alone()
-def _array_references_when_alone() -> int:
-    t = new_tensor(Tensor)
-    t._a = np.empty(1)
-    return _getrefcount(t._a)
-
-
-_ARRAY_ALONE = _array_references_when_alone()
-
-
-def _references_in_buffer() -> int:
-    """What ``feed`` counts for a gradient that only its buffer holds."""
-    buffers = {0: new_tensor(Tensor)}
-    old = buffers.get(0)
-    return _getrefcount(old)
-
-
-_IN_BUFFER = _references_in_buffer()
-
-
-def _nobody_else_holds(t: Tensor, references: int) -> bool:
-    """Whether a gradient in a buffer, with so many references, may be written to: neither it nor its memory is shared."""
-    return references == _IN_BUFFER and t._a.base is None and _getrefcount(t._a) == _ARRAY_ALONE and t._a.flags.writeable
-
-
 def accumulate_grad(node: AccumulateGrad, g: Tensor, create: bool) -> None:
     """``variable.grad += g``: in place when nobody recorded it, stealing a buffer that nobody else holds."""
-    alone = _getrefcount(g) == _ALONE
+    alone = references(g) == ALONE
     t = node.variable
     hooks = t._hooks
     if hooks:
@@ -264,7 +228,7 @@ def accumulate_grad(node: AccumulateGrad, g: Tensor, create: bool) -> None:
     if old is None:
         if create:
             t._grad = g
-        elif g._a.base is None and alone and _getrefcount(g._a) == _ARRAY_ALONE and same_layout(g._a, t._a):
+        elif alone and owns_memory(g) and same_layout(g._a, t._a):
             t._grad = g
         else:
             a = np.empty_like(t._a, dtype=g._a.dtype)

@@ -24,6 +24,7 @@ from ..kernels import expr as E
 from ..kernels import ufunc
 from ..kernels.diff import diff
 from ..kernels.ufunc import kernel
+from .holders import ALONE, owns_memory, references
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
 from .primitive import camel, pack, unpack_tensor
 
@@ -67,6 +68,10 @@ class PointwiseNode(Node):
                         if vc is not None and vc[0]:
                             raise version_error(self, v, 0, vc)
         nodes, rules, fix = self.next, self.plan.rules, self.fix
+        if g._a.size > LARGE and references(g) == ALONE and wanted is None and fix is None and self.extra is None:
+            overwritten = self.overwrite(g, values)
+            if overwritten is not None:
+                return overwritten
         if wanted is None and fix is None and len(nodes) == 2:  # the common case, without a loop
             n, m = nodes
             gx = gy = None
@@ -95,6 +100,33 @@ class PointwiseNode(Node):
                 out.append(gi)
             i += 1
         return tuple(out)
+
+    def overwrite(self, g: Tensor, values: Any) -> tuple[Any, ...] | None:
+        """The gradient, computed in the memory of ``g``, which the engine gives up; None where that can't be.
+
+        For one operand that wants it, of the same shape and dtype: saves allocating, and touching, a large array.
+        """
+        wanting = [i for i, n in enumerate(self.next) if n is not None]
+        if len(wanting) != 1 or mode() is not False or not owns_memory(g):
+            return None
+        op, slots = self.plan.ops[wanting[0]], self.plan.slots[wanting[0]]
+        if op is None or op.bools:
+            return None
+        dt = g._a.dtype
+        pair = op.table.get(dt)
+        arrays: list[Any] = []
+        for s in slots:
+            v = g if s < 0 else values[s]
+            if v.__class__ is float and dt.kind == "f" and dt.itemsize > 2:
+                arrays.append(number(v, FROM_NP[dt]))
+            elif isinstance(v, Tensor) and v._a.shape == g._a.shape and v._a.dtype is dt:
+                arrays.append(v._a)
+            else:
+                return None
+        if pair is None:
+            return None
+        pair[1](*arrays, out=g._a)
+        return tuple([g if n is not None else None for n in self.next])
 
     def unpack(self, saved: Any) -> list[Any]:
         """The saved values, where one is an output, was changed before it was saved, or is in the hands of a hook."""
@@ -140,7 +172,7 @@ class Plan:
     everywhere gives zeros, as PyTorch's do.
     """
 
-    __slots__ = ("keep", "keep_out", "rules", "tensors")
+    __slots__ = ("keep", "keep_out", "rules", "tensors", "ops", "slots")
 
     def __init__(self, op: Pointwise, needs: tuple[bool, ...], conj: bool) -> None:
         derivs = [op.derivative(i, conj) if needed else None for i, needed in enumerate(needs)]
@@ -150,8 +182,11 @@ class Plan:
         slot = {a: i for i, a in enumerate((*op.args, "out"))}
         slot["g"] = -1
         self.rules: list[Any] = []
+        self.ops = [None if d is None else d.op for d in derivs]
+        self.slots: list[tuple[int, ...]] = []
         for d, needed in zip(derivs, needs):
             slots: Any = () if d is None else tuple([slot[a] for a in d.args])
+            self.slots.append(slots)
             if d is None:
                 self.rules.append((zeros_like, (-1,)) if needed else None)
             elif d.expr is _G:
@@ -413,9 +448,10 @@ def conjugated(e: Any) -> Any:
 class Renamed:
     """An operator under the names that a rule gives its operands."""
 
-    __slots__ = ("call", "args", "expr")
+    __slots__ = ("op", "call", "args", "expr")
 
     def __init__(self, op: Pointwise | None, args: tuple[str, ...], expr: Any) -> None:
+        self.op = op
         self.call, self.args, self.expr = None if op is None else op.call, args, expr
 
 
