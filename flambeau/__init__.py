@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings as _warnings
 from math import e, inf, nan, pi
 from typing import Any
 
@@ -62,6 +63,8 @@ from .version import torch_version as _torch_version
 _keep_freed_memory()
 _name_memory_errors()
 _run_less_often()
+# Arithmetic on inf and nan is silent in PyTorch; NumPy, which does the small products and sums, would warn of it.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"flambeau\.")
 globals().update(_dtypes.ALIASES)
 bool = _dtypes.bool_
 globals().update(_FUNCTIONS[""])
