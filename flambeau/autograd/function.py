@@ -249,8 +249,6 @@ def record_call(ctx: FunctionNode, cls: type, args: tuple[Any, ...], result: Any
         if id(o) in dirty:
             if recording and id(o) not in skip:
                 ip.check_writable(o)
-                if any(i is o for i in ctx.to_save):
-                    pass  # its new version is what backward sees
                 ip.changed(o)
                 ip.rebase(o, ctx, nr)
             else:

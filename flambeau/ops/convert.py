@@ -607,10 +607,7 @@ def contiguous(self: Tensor, memory_format: Any = contiguous_format) -> Tensor:
 @public
 def detach(input: Tensor) -> Tensor:
     """The same memory without history."""
-    t = input._detached()
-    if input.__class__ is not Tensor and getattr(input.__class__, "__torch_function__", None) is None:
-        return t
-    return t
+    return input._detached()
 
 
 @public
