@@ -45,7 +45,7 @@ APART: list[tuple[str, str, str, str]] = [
     ("loss", "margin_ranking", "*int*", FLOATING),
     ("loss", "cosine_embedding", "uint8", "PyTorch's squares of bytes wrap around"),
     ("loss", "cross_entropy_2x3x*", "empty 3", "no classes: the index is out of range, says flambeau; sizes differ, says PyTorch"),
-    ("loss", "multi_margin_loss_4x3", "empty 4", GARBAGE),
+    ("loss", "multi_margin_loss_4x3*", "empty 4", GARBAGE),
     ("loss", "multilabel_margin", "empty 2", GARBAGE),
     ("matmul", "bilinear", "0-d 3", "a bias without dimensions broadcasts"),
     ("norm", "batch_norm_fixed", "0-d*", "two mistakes at once: each says one of them"),
