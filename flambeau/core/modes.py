@@ -17,18 +17,38 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Modes:
-    """Every mode at once, immutable: changing one makes a new object."""
+    """Every mode at once, immutable: changing one makes a new object.
 
-    __slots__ = ("grad", "inference", "pack_hooks")
+    ``transformed`` says whether an operator's call must go through ``autograd.interpret``: because a dual level of
+    forward mode is open, a vmap is running, or somebody watches operators. The other modes change what a call records.
+    """
 
-    def __init__(self, grad: bool, inference: bool = False, pack_hooks: Any = None) -> None:
-        self.grad, self.inference, self.pack_hooks = grad, inference, pack_hooks
+    __slots__ = ("grad", "inference", "pack_hooks", "hooks_disabled", "anomaly", "forward", "batch", "watch", "transformed")
+    grad: bool
+    inference: bool
+    pack_hooks: Any  # (pack, unpack) of the innermost saved_tensors_hooks, or None
+    hooks_disabled: str | None  # the message of disable_saved_tensors_hooks
+    anomaly: Any  # None, or whether detect_anomaly also looks for nan
+    forward: int  # how many dual levels of forward mode are open
+    batch: tuple[Any, ...]  # the vmaps that are running, outermost first
+    watch: Any  # called in an operator's stead: watch(op, args, params)
+
+    DEFAULTS: dict[str, Any] = {
+        "grad": True, "inference": False, "pack_hooks": None, "hooks_disabled": None, "anomaly": None, "forward": 0,
+        "batch": (), "watch": None,
+    }  # fmt: skip
+
+    def __init__(self, **fields: Any) -> None:
+        for name, value in (self.DEFAULTS | fields).items():
+            setattr(self, name, value)
+        self.transformed = bool(self.forward or self.batch or self.watch is not None)
 
     def replace(self, **changes: Any) -> Any:
-        fields = {name: changes.get(name, getattr(self, name)) for name in self.__slots__}
-        if fields["inference"] or fields["pack_hooks"] is not None:
-            return Modes(**fields)
-        return fields["grad"]
+        """The modes with some changed: a bool where nothing but recording is left."""
+        fields = {name: changes.get(name, getattr(self, name)) for name in self.DEFAULTS}
+        if all([fields[name] == default for name, default in self.DEFAULTS.items() if name != "grad"]):
+            return fields["grad"]
+        return Modes(**fields)
 
 
 _var: ContextVar[Any] = ContextVar("flambeau.modes", default=True)
@@ -40,7 +60,7 @@ reset_mode = _var.reset
 def full() -> Modes:
     """The present modes as an object, whichever form ``mode()`` has."""
     m = mode()
-    return m if isinstance(m, Modes) else Modes(m)
+    return m if isinstance(m, Modes) else Modes(grad=m)
 
 
 def with_grad(enabled: bool) -> Any:
