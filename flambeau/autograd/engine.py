@@ -14,12 +14,13 @@ import numpy as np
 
 from ..core.dtypes import FLOAT
 from ..core.errors import describe, error
-from ..core.modes import mode, reset_mode, set_mode, with_grad
+from ..core.modes import Modes, mode, reset_mode, set_mode, with_grad
 from ..core.tensor import Tensor, new_tensor
 from ..kernels import expr as E
 from ..kernels.ufunc import LARGE, kernel
 from .holders import ALONE, IN_BUFFER, owns_memory, references
 from .node import AccumulateGrad, Node, accumulator
+from .passes import Pass, reset_pass, set_pass
 
 _add = np.add
 _add_many = kernel(E.var("a") + E.var("b"), ("a", "b"), "accumulate")  # np.add knows no threads
@@ -54,13 +55,16 @@ def run(
     node: Any
     g: Any
     outs: Any
+    m = mode()
+    public = create or m.__class__ is Modes and m.transformed  # sums must be seen by the tape, tangents or batches
     for node, nr, g in roots:
-        feed(buffers, owned, node, nr, g, create)
+        feed(buffers, owned, node, nr, g, public)
     ready: list[tuple[int, Node]] = []
     for node in dict.fromkeys(r[0] for r in roots):
         if not waits.get(node):
             heappush(ready, (-node.seq, node))
     token = set_mode(with_grad(create))
+    outer = set_pass(Pass(captures is None))
     node = None
     try:
         node = heappop(ready)[1] if ready else None
@@ -102,7 +106,7 @@ def run(
                     continue
                 if gi is not None:
                     if n in buffers or n.n_outputs != 1:
-                        feed(buffers, owned, n, 0 if nrs is None else nrs[i - 1], gi, create)
+                        feed(buffers, owned, n, 0 if nrs is None else nrs[i - 1], gi, public)
                     else:
                         buffers[n] = gi
                 left = waits[n] - 1
@@ -124,6 +128,7 @@ def run(
         raise
     finally:
         reset_mode(token)
+        reset_pass(outer)
 
 
 def node_takes_none(node: Node) -> bool:
@@ -182,7 +187,7 @@ def needed_nodes(roots: list[Node], captures: dict[Node, list[Capture]]) -> tupl
     return needed, run_
 
 
-def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any, create: bool) -> None:
+def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any, public: bool) -> None:
     """Add ``g`` to what has arrived for output ``nr`` of ``node``."""
     if node.n_outputs != 1:
         slots = buffers.get(node)
@@ -194,7 +199,7 @@ def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any
     old = buffers.get(node)
     if old is None:
         buffers[node] = g
-    elif create or old._a.dtype is not g._a.dtype:
+    elif public or old._a.dtype is not g._a.dtype:
         buffers[node] = old + g
     elif node in owned or references(old) == IN_BUFFER and owns_memory(old) and old._a.strides == g._a.strides:
         a = old._a

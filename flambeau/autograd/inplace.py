@@ -7,12 +7,14 @@ base), at once, so that no tensor ever has a stale history.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..core.dtypes import SCALAR_NAMES, can_cast
 from ..core.errors import error, here
-from ..core.modes import mode
+from ..core.modes import Modes, mode
 from ..core.tensor import Tensor, address, new_tensor
 from .node import Node, accumulator, next_seq, note_change, operation
 from .primitive import primitive
@@ -107,7 +109,47 @@ def before(t: Tensor) -> Tensor:
     b._vc = t._counter()
     if t._nr:
         b._nr = t._nr
+    if t._fw is not None:
+        from .inplace_tangents import kept
+
+        b._fw = kept(t)
     return b
+
+
+def through_value(fn: Callable[..., Tensor], t: Tensor, others: tuple[Any, ...]) -> Tensor:
+    """An in-place operator under a transformation: its value out of place, then written."""
+    check_writable(t)
+    was = before(t)
+    was._a, was._vc = t._a.copy(), None
+    return become(t, fn(was, *others))
+
+
+def become(t: Tensor, value: Tensor) -> Tensor:
+    """Write ``value`` into ``t``: values, history and tangents."""
+    if not can_cast(value.dtype, t.dtype):
+        raise error(
+            RuntimeError,
+            f"result type {SCALAR_NAMES[value.dtype]} can't be cast to the desired output type {SCALAR_NAMES[t.dtype]}",
+        )
+    if value._a.shape != t._a.shape:
+        raise error(
+            RuntimeError,
+            f"output with shape {list(t._a.shape)} doesn't match the broadcast shape {list(value._a.shape)}",
+        )
+    if value._a.dtype != t._a.dtype and (value._rg or value._fw is not None):
+        value = value.to(t.dtype)
+    t._a[...] = value._a
+    changed(t)
+    m = mode()
+    if value._rg and value._grad_fn is not None and m is not False:
+        rebase(t, value._grad_fn, value._nr)
+    elif t._rg and t._grad_fn is not None and m is not False:
+        rebase(t, constant_node(t))
+    if m.__class__ is Modes and m.forward:
+        from .inplace_tangents import follow
+
+        follow(t, value)
+    return t
 
 
 def rebase(t: Tensor, node: Node, nr: int = 0) -> None:

@@ -200,15 +200,18 @@ def last_change(vc: Any) -> Where | None:
 class SavedOutput:
     """An output that its own node's rule needs: kept without the node, which would be a cycle."""
 
-    __slots__ = ("a", "vc", "version", "nr")
+    __slots__ = ("a", "vc", "version", "nr", "fw")
 
     def __init__(self, t: Tensor) -> None:
         self.a, self.vc, self.nr = t._a, t._counter(), t._nr
         self.version = self.vc[0]
+        self.fw = None  # its tangents, set by forward mode
 
     def unpack(self, node: Node, recording: bool) -> Tensor:
         t = new_tensor(Tensor)
         t._a, t._vc = self.a, self.vc
+        if self.fw is not None:
+            t._fw = self.fw
         if recording:
             t._grad_fn, t._rg = node, True
             if self.nr:

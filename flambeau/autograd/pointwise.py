@@ -18,13 +18,14 @@ import numpy as np
 from ..core import dtypes
 from ..core.dtypes import BOOL, COMPLEX, FLOAT, FROM_NP, INT, dtype
 from ..core.errors import error, here, memory_error
-from ..core.modes import full, mode
-from ..core.tensor import Tensor, new_tensor, wrap
+from ..core.modes import Modes, full, mode
+from ..core.tensor import InferenceCounter, Tensor, new_tensor, wrap
 from ..kernels import expr as E
 from ..kernels import ufunc
 from ..kernels.diff import diff
 from ..kernels.ufunc import kernel
 from .holders import ALONE, owns_memory, references
+from .interpret import interpret
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
 from .primitive import camel, pack, unpack_tensor
 
@@ -300,6 +301,9 @@ class Pointwise:
     # ---- calls that are not the common case ---------------------------------------------------------------------
     def general(self, xs: tuple[Any, ...], into: Tensor | None = None) -> Tensor:
         """Any operands: numbers, mixed dtypes, promotion; ``into``: the tensor to write to (in-place forms)."""
+        m = mode()
+        if m.__class__ is Modes and m.transformed and into is None:
+            return interpret(self, m, xs, {})
         ct = kt = self.compute_dtype(xs)
         if ct.itemsize == 2 and ct.category == FLOAT and not self.round_numbers and not all([isinstance(x, Tensor) for x in xs]):
             kt = dtypes.float32  # a Python number keeps its digits beside half precision: only the result is rounded
@@ -334,12 +338,17 @@ class Pointwise:
         out._a = r if r.__class__ is ndarray else asarray(r)
         out._grad_fn = None
         out._rg = False
-        if self.differentiable and mode() is not False:
+        if m.__class__ is Modes and m.inference:
+            out._vc = InferenceCounter()
+        if self.differentiable and m is not False:
             for x in xs:
                 if isinstance(x, Tensor) and x._rg:
-                    record(self, xs, out)
+                    record(self, xs, out, m)
                     break
         return out
+
+    def __call__(self, *xs: Any) -> Tensor:
+        return self.call(*xs)
 
     def compute_dtype(self, xs: tuple[Any, ...]) -> dtype:
         dims: list[dtype] = []
@@ -375,6 +384,9 @@ class Pointwise:
         if not isinstance(x, Tensor):
             raise error(TypeError, f"{self.name}_(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
         xs = (x, *others)
+        m = mode()
+        if m.__class__ is Modes and m.transformed:
+            return inplace.through_value(self.call, x, others)
         ct = self.compute_dtype(xs)
         rt = self.result_dtype(ct)
         if not dtypes.can_cast(rt, x.dtype):
@@ -394,7 +406,6 @@ class Pointwise:
                 raise broadcast_error([o._a for o in xs if isinstance(o, Tensor)], e) from None
             if both != x._a.shape:
                 raise error(RuntimeError, f"output with shape {list(x._a.shape)} doesn't match the broadcast shape {list(both)}")
-        m = mode()
         recording = self.differentiable and m is not False and full().grad and any(
             isinstance(o, Tensor) and o._rg for o in xs
         )
@@ -501,8 +512,7 @@ def broadcast_error(arrays: Any, cause: BaseException) -> BaseException:
 
 
 # ---- recording ------------------------------------------------------------------------------------------------------
-def record(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> None:
-    m = mode()
+def record(op: Pointwise, xs: tuple[Any, ...], out: Tensor, m: Any) -> None:
     if m is not True and not m.grad or out._a.dtype.kind in "biu":
         return
     out._grad_fn = record_node(op, xs, out)
@@ -548,6 +558,11 @@ def record_node(op: Pointwise, xs: tuple[Any, ...], out: Tensor) -> PointwiseNod
     node.fix = fix
     node.versions = None
     node.saved = save(node, plan, xs, out) if plan.tensors else ()
+    m = mode()
+    if m.__class__ is Modes and m.anomaly is not None:
+        from .anomaly_mode import note
+
+        note(node)
     return node
 
 
@@ -584,7 +599,8 @@ def unary(op: Pointwise) -> Callable[..., Tensor]:
         except AttributeError:
             raise error(TypeError, f"{op.name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}") from None
         pair = table.get(a.dtype)
-        if pair is None:
+        m = mode()
+        if pair is None or m.__class__ is Modes and m.transformed:
             return op.general((x,))
         try:
             r = pair[a.size > LARGE](a)
@@ -594,8 +610,13 @@ def unary(op: Pointwise) -> Callable[..., Tensor]:
         out._a = r if r.__class__ is ndarray else asarray(r)
         out._grad_fn = None
         out._rg = False
-        if x._rg and differentiable and mode() is not False:
-            record(op, (x,), out)
+        if m is not True:
+            if m is False:
+                return out
+            if m.inference:
+                out._vc = InferenceCounter()
+        if x._rg and differentiable:
+            record(op, (x,), out, m)
         return out
 
     return call
@@ -626,7 +647,8 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
         except AttributeError:
             return general((x, y))
         pair = table.get(dt)
-        if pair is None:
+        m = mode()
+        if pair is None or m.__class__ is Modes and m.transformed:
             return general((x, y))
         try:
             r = pair[a.size > LARGE or b.size > LARGE](a, b)
@@ -638,12 +660,14 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
         out._a = r if r.__class__ is ndarray else asarray(r)
         out._grad_fn = None
         out._rg = False
-        if not differentiable:
-            return out
+        if m is not True:
+            if m is False:
+                return out
+            if m.inference:
+                out._vc = InferenceCounter()
         rx = x._rg
-        if not (rx or ry):
+        if not (rx or ry) or not differentiable:
             return out
-        m = mode()
         if (
             m is True
             and dt.kind == "f"
@@ -671,8 +695,8 @@ def binary(op: Pointwise, general: Any = None) -> Callable[..., Tensor]:
                 node.saved = save(node, plan, (x, y), out)
             out._grad_fn = node
             out._rg = True
-        elif m is not False:
-            record(op, (x, y), out)
+        else:
+            record(op, (x, y), out, m)
         return out
 
     return call

@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import error, here, memory_error
-from ..core.modes import enable_grad, full, mode
-from ..core.tensor import Tensor, make_view, new_tensor
+from ..core.modes import Modes, enable_grad, mode
+from ..core.tensor import InferenceCounter, Tensor, make_view, new_tensor
+from .interpret import interpret
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
 
 ndarray = np.ndarray
@@ -62,9 +63,10 @@ class PrimitiveNode(Node):
         plan, op = self.plan, self.op
         if self.n_outputs != 1:
             g = tuple([zeros_for(m) if gi is None else gi for gi, m in zip(g, self.meta)])
-        recording = mode() is not False and full().grad
-        if recording and op.composite is not None:
-            return through_composite(self, g)
+        m = mode()
+        recording = m is not False and (m is True or m.grad)
+        if op.composite is not None and (recording or m.__class__ is Modes and m.transformed):
+            return through_composite(self, g, recording)
         values = [g, *saved] if not plan.packed else [g, *unpack(self, plan, saved, recording)]
         if plan.joint is not None:
             needs = tuple([n is not None and (wanted is None or n in wanted) for n in self.next])
@@ -133,8 +135,11 @@ class Primitive:
         aux: tuple[str, ...],
         composite: Any,
         view: str | None,
+        jvp: Any = None,
+        batch: Any = None,
     ) -> None:
         self.kernel, self.name, self.aux, self.composite, self.view = kernel, name, aux, composite, view
+        self.jvp, self.batch = jvp, batch
         self.joint = vjp if callable(vjp) else None
         self.rules: dict[str, Any] = vjp if isinstance(vjp, dict) else {}
         self.differentiable = bool(vjp)
@@ -178,6 +183,9 @@ class Primitive:
         raise TypeError(f"{self.name}: a rule asks for {name!r}, which is no argument, output or aux of it")
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        m = mode()
+        if m.__class__ is Modes and m.transformed:
+            return interpret(self, m, args, params)
         try:
             if self.variadic:
                 tensors: Any = args
@@ -198,22 +206,23 @@ class Primitive:
             self.check_tensors(args)
             raise
         if result.__class__ is tuple:
-            return self.several(tensors, args, result)
+            return self.several(tensors, args, result, m)
         if self.view is not None:
             out = make_view(tensors[0], result)
-            if mode() is False and out._view_kind is None:
+            if m is False and out._view_kind is None:
                 out._view_kind = "no_grad"
         else:
             out = new_tensor(Tensor)
             out._a = result if result.__class__ is ndarray else asarray(result)
             out._grad_fn = None
             out._rg = False
+            if m.__class__ is Modes and m.inference:
+                out._vc = InferenceCounter()
         if self.differentiable:
             for t in tensors:
                 if t is not None and t._rg:
-                    m = mode()
                     if m is True or m is not False and m.grad:
-                        self.record(tensors, args, out, None, ())
+                        self.record(tensors, args, out, None, (), m)
                     break
         return out
 
@@ -224,21 +233,23 @@ class Primitive:
                 name = self.tensors[0] if self.variadic else self.tensors[i]
                 raise error(TypeError, f"{self.name}(): argument '{name}' (position {i + 1}) must be Tensor, not {type(x).__name__}")
 
-    def several(self, tensors: Any, args: Any, result: tuple[Any, ...]) -> Any:
+    def several(self, tensors: Any, args: Any, result: tuple[Any, ...], m: Any) -> Any:
         """The outputs of a kernel that returned a tuple: those before the aux arrays."""
         n = len(result) - len(self.aux)
         if self.view is not None:
             outs = tuple([make_view(tensors[0], r, self.view) for r in result])
         else:
             outs = tuple([wrap_any(r) for r in result[:n]])
+            if m.__class__ is Modes and m.inference:
+                for o in outs:
+                    o._vc = InferenceCounter()
         single = n == 1 and self.view is None
         if self.differentiable and any(t is not None and t._rg for t in tensors):
-            m = mode()
             if m is True or m is not False and m.grad:
-                self.record(tensors, args, outs[0] if single else None, outs, result[n:])
+                self.record(tensors, args, outs[0] if single else None, outs, result[n:], m)
         return outs[0] if single else outs
 
-    def record(self, tensors: Any, args: Any, out: Tensor | None, outs: tuple[Tensor, ...] | None, aux: Any) -> None:
+    def record(self, tensors: Any, args: Any, out: Tensor | None, outs: tuple[Tensor, ...] | None, aux: Any, m: Any) -> None:
         """Make the node of a call; ``out`` is the one output, or None and ``outs`` are several."""
         if out is not None:
             if out._a.dtype.kind in "biu":
@@ -281,7 +292,11 @@ class Primitive:
                     o._grad_fn = node
                     o._rg = True
                     o._nr = nr
-        node.saved = save(plan, args, outs, aux, mode()) if plan.kinds else ()  # type: ignore[arg-type]
+        node.saved = save(plan, args, outs, aux, m) if plan.kinds else ()  # type: ignore[arg-type]
+        if m is not True and m.anomaly is not None:
+            from .anomaly_mode import note
+
+            note(node)
 
 
 new_node: Callable[[type], Any] = object.__new__
@@ -426,8 +441,8 @@ def unpack(node: Node, plan: Plan, saved: tuple[Any, ...], recording: bool) -> l
     return values
 
 
-def through_composite(node: PrimitiveNode, g: Any) -> tuple[Any, ...]:
-    """Gradients by differentiating the composite form: for passes that record."""
+def through_composite(node: PrimitiveNode, g: Any, recording: bool) -> tuple[Any, ...]:
+    """Gradients by differentiating the composite form: for passes that record or are transformed."""
     from .engine import grad
 
     op, plan = node.op, node.plan
@@ -447,7 +462,7 @@ def through_composite(node: PrimitiveNode, g: Any) -> tuple[Any, ...]:
     if not pairs:
         return (None,) * len(node.next)
     found = iter(
-        grad([o for o, _ in pairs], wants, [gi for _, gi in pairs], create_graph=True, allow_unused=True)
+        grad([o for o, _ in pairs], wants, [gi for _, gi in pairs], create_graph=recording, allow_unused=True)
     )
     return tuple([next(found) if n is not None else None for n in node.next])
 
@@ -467,6 +482,8 @@ def primitive(
     aux: tuple[str, ...] = (),
     composite: Any = None,
     view: str | None = None,
+    jvp: Any = None,
+    batch: Any = None,
 ) -> Callable[[Callable[..., Any]], Primitive]:
     """Declare an operator; see the module's text.
 
@@ -474,11 +491,13 @@ def primitive(
         name: PyTorch's name; default: the kernel's.
         node: name of its nodes; default ``CamelCaseBackward0``.
         view: for operators whose kernel returns NumPy views: "one", or "multi" where several come out.
+        jvp: its rule for forward mode; see ``jvp.py``.
+        batch: its rule for vmap; see ``batching.py``.
     """
 
     def declare(kernel: Callable[..., Any]) -> Primitive:
         n = name or kernel.__name__
-        return Primitive(kernel, n, node or camel(n) + "Backward0", vjp, aux, composite, view)
+        return Primitive(kernel, n, node or camel(n) + "Backward0", vjp, aux, composite, view, jvp, batch)
 
     return declare
 

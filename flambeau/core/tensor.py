@@ -13,6 +13,7 @@ Fields (operators read them directly; users see the properties):
 ``_grad``       accumulated gradient of a leaf
 ``_acc``        weak reference to its AccumulateGrad node (which holds the tensor strongly)
 ``_hooks``      dict of gradient hooks
+``_fw``         its tangents in forward mode, by dual level
 ==============  ====================================================================================================
 
 The first three are slots, set on every tensor. The others are class attributes until somebody sets them.
@@ -46,6 +47,13 @@ class TensorMeta(type):
         def __setattr__(cls, name: str, value: Any) -> None: ...
 
 
+class InferenceCounter(list[Any]):
+    """The version counter of an inference tensor: counts nothing, and is not zero, so that who looks at versions stops."""
+
+    def __init__(self) -> None:
+        super().__init__((1,))
+
+
 class Tensor(metaclass=TensorMeta):
     """A multi-dimensional array that records what is done to it.
 
@@ -67,6 +75,7 @@ class Tensor(metaclass=TensorMeta):
     _hooks: dict[int, Any] | None = None
     _post_hooks: dict[int, Any] | None = None
     _retains: bool = False
+    _fw: Any = None  # tangents of forward mode, by dual level
 
     __array_priority__ = 1000
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
+from ..autograd.inplace_tangents import push_inplace
 from ..autograd.primitive import Primitive, primitive
 from ..core import dtypes
 from ..core.device import check_device, device
 from ..core.dtypes import ALIASES, BY_NAME, COMPLEX, FLOAT, FROM_NP, SCALAR_NAMES, dtype
 from ..core.errors import error
-from ..core.modes import mode
+from ..core.modes import Modes, mode
 from ..core.size import Size
 from ..core.tensor import (
     _CHANNELS_LAST,
@@ -640,9 +641,12 @@ def rewrite(op: Primitive, t: Tensor, was: Tensor, others: tuple[Any, ...], para
         stand_in = new_tensor(Tensor)
         stand_in._a, stand_in._grad_fn, stand_in._rg = t._a, None, False
         tensors = (was, *others)
-        op.record(tensors, (*tensors, *params), stand_in, None, ())
+        op.record(tensors, (*tensors, *params), stand_in, None, (), mode())
         if stand_in._grad_fn is not None:
             ip.rebase(t, stand_in._grad_fn)
+    m = mode()
+    if m.__class__ is Modes and m.forward:
+        push_inplace(op, t, (was, *others), params)
     return t
 
 

@@ -40,7 +40,7 @@ def each_once(a: np.ndarray) -> np.ndarray:
 def put_number(t: Tensor, value: Any, op: Primitive) -> Tensor:
     """Set every element to a number that the dtype holds."""
     a, base = t._a, t._base
-    if not t._rg and (base is None or not base._rg):
+    if not t._rg and (base is None or not base._rg) and t._fw is None:
         a = each_once(a)
         if not a.flags.writeable:
             a = ip.writable(a)

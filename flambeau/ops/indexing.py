@@ -337,7 +337,7 @@ def add_at(out: np.ndarray, key: Key, g: np.ndarray) -> None:
 def setitem(self: Tensor, key: Any, value: Any) -> None:
     """``self[key] = value``, a number or a tensor that broadcasts."""
     cls = key.__class__
-    if value.__class__ is float and -6e4 < value < 6e4 and (cls is int or cls is slice and key.step is None) and not self._rg:
+    if value.__class__ is float and -6e4 < value < 6e4 and (cls is int or cls is slice and key.step is None) and not self._rg and self._fw is None:
         a = self._a
         if a.ndim and a.dtype.kind == "f" and (cls is slice or -a.shape[0] <= key < a.shape[0]):
             ip.check_writable(self, through_view=True)
@@ -363,7 +363,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         else:
             index_put_(x, tensors, drop_ones(value, x, tensors))
         return
-    if not recording(self, value):
+    if not recording(self, value) and self._fw is None and value._fw is None:
         window = self._a[(*basic, ...)]
         b = value._a
         if b.shape != window.shape:

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
+from ..autograd.inplace import become
 from ..autograd.pointwise import Pointwise
 from ..core.dtypes import SCALAR_NAMES, can_cast
 from ..core.errors import error
-from ..core.modes import mode
+from ..core.modes import Modes, mode
 from ..core.tensor import Tensor
 from .later import Functions
 from .names import PUBLISHED
@@ -73,37 +74,17 @@ def inplace_form(fn: Callable[..., Any], name: str) -> Callable[..., Tensor]:
 
     @functools.wraps(fn)
     def changed_in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        m = mode()
+        if m.__class__ is Modes and m.transformed:
+            return ip.through_value(lambda was: fn(was, *args, **kwargs), self, ())
         ip.check_writable(self)
         was = ip.before(self)
-        if self._rg and mode() is not False:
+        if self._rg and m is not False:
             was._a, was._vc = self._a.copy(), None  # a rule may need the values that are overwritten
         return become(self, fn(was, *args, **kwargs))
 
     changed_in_place.__name__ = changed_in_place.__qualname__ = name
     return changed_in_place
-
-
-def become(t: Tensor, value: Tensor) -> Tensor:
-    """Write ``value`` into ``t``, values and history."""
-    if not can_cast(value.dtype, t.dtype):
-        raise error(
-            RuntimeError,
-            f"result type {SCALAR_NAMES[value.dtype]} can't be cast to the desired output type {SCALAR_NAMES[t.dtype]}",
-        )
-    if value._a.shape != t._a.shape:
-        raise error(
-            RuntimeError,
-            f"output with shape {list(t._a.shape)} doesn't match the broadcast shape {list(value._a.shape)}",
-        )
-    if value._rg and value._a.dtype != t._a.dtype:
-        value = value.to(t.dtype)
-    t._a[...] = value._a
-    ip.changed(t)
-    if value._rg and value._grad_fn is not None and mode() is not False:
-        ip.rebase(t, value._grad_fn, value._nr)
-    elif t._rg and t._grad_fn is not None and mode() is not False:
-        ip.rebase(t, ip.constant_node(t))
-    return t
 
 
 # ---- out= -----------------------------------------------------------------------------------------------------------

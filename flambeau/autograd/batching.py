@@ -1,0 +1,6 @@
+from ..core.tensor import Tensor
+
+
+class Batched(Tensor): ...
+def innermost(args): return None
+together=None
