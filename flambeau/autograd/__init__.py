@@ -6,8 +6,9 @@ from typing import Any
 
 from ..core.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
 from ..core.tensor import Tensor
-from . import grad_mode, graph
+from . import functional, grad_mode, graph
 from .engine import backward, grad
+from .grad_mode import _force_original_view_tracking, _unsafe_preserve_version_counter, set_multithreading_enabled
 from .function import Function, NestedIOFunction
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 
@@ -25,6 +26,7 @@ class Variable(metaclass=_VariableMeta):
 
 
 __all__ = [
-    "Function", "GradcheckError", "NestedIOFunction", "Variable", "backward", "enable_grad", "grad", "grad_mode",
-    "gradcheck", "gradgradcheck", "graph", "inference_mode", "no_grad", "set_grad_enabled",
+    "Function", "GradcheckError", "NestedIOFunction", "Variable", "backward", "enable_grad", "functional", "grad", "grad_mode",
+    "gradcheck", "gradgradcheck", "graph", "inference_mode", "no_grad", "set_grad_enabled", "set_multithreading_enabled",
+    "_force_original_view_tracking", "_unsafe_preserve_version_counter",
 ]  # fmt: skip

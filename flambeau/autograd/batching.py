@@ -1,6 +1,430 @@
-from ..core.tensor import Tensor
+"""vmap: one call for a whole batch.
+
+A ``Batched`` tensor looks like one example and holds them all: ``_value`` is a tensor whose dimension 0 is the batch.
+Nested vmaps nest the wrappers, the innermost vmap outermost. An operator given such tensors (``interpret.py``) takes
+the innermost vmap's off, applies its batching rule, which calls it, or another operator, on the values, and wraps what
+comes out. The tape and the tangents of forward mode are below, on the values: they know of no batch.
+
+A primitive's rule (``@primitive(batch=...)``):
+
+===============  ===================================================================================================
+a dict           the operator itself, on values that are all expanded over the batch, its parameters changed so:
+                 ``"dim"``: dimension numbers, moved by one; ``"size"``: sizes, with the batch's before them. ``{}``:
+                 the kernel takes leading dimensions as they come
+a function       of what it names: ``b`` is the call's ``Batch``; an operand (its value; ``b.has("x")`` says whether
+                 it is batched, ``b.full(x)`` expands it) or a parameter; returns value(s) with the batch first
+nothing          the ``composite``, where there is one; else a loop over the examples, with one warning that names it
+===============  ===================================================================================================
+
+A pointwise operator's rule is that its operands' dimensions are lined up.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import error
+from ..core.modes import Modes, full, mode, reset_mode, set_mode
+from ..core.tensor import Tensor, new_tensor, wrap
+from .pointwise import Pointwise
+from .primitive import PRIMITIVES, Primitive
 
 
-class Batched(Tensor): ...
-def innermost(args): return None
-together=None
+class Level:
+    """One running vmap."""
+
+    __slots__ = ("number", "size", "randomness")
+
+    def __init__(self, number: int, size: int, randomness: str) -> None:
+        self.number, self.size, self.randomness = number, size, randomness
+
+
+# ---- the array that a batched tensor shows ------------------------------------------------------------------------
+def _no_values(*_: Any, **__: Any) -> Any:
+    frame, name = sys._getframe(1), "this operation"
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("flambeau."):
+        name, frame = frame.f_code.co_name, frame.f_back
+    raise error(
+        RuntimeError,
+        f"vmap: {name} has no batching rule: it asks for the values of a tensor that stands for a whole batch.",
+        hint="Compute it outside the vmapped function, or loop over the examples.",
+    )
+
+
+class Guard(np.ndarray):
+    """Shape and dtype of one example without values: who asks for those gets an error, not a wrong number."""
+
+    __array_ufunc__ = _no_values
+    __array_function__ = _no_values
+
+
+for _name in (
+    "all any argmax argmin argpartition argsort astype byteswap choose clip compress conj conjugate copy cumprod cumsum "
+    "diagonal dot dump dumps fill flatten getfield item max mean min nonzero partition prod put ravel repeat reshape "
+    "resize round searchsorted setfield sort squeeze std sum swapaxes take tobytes tofile tolist trace transpose var view "
+    "__getitem__ __setitem__ __bool__ __float__ __int__ __complex__ __index__ __iter__ __copy__ __deepcopy__ __reduce__ "
+    "__contains__"
+).split():
+    setattr(Guard, _name, _no_values)
+for _name in ("T", "mT", "real", "imag", "flat", "ctypes", "data", "__array_interface__"):
+    setattr(Guard, _name, property(_no_values))
+
+_NOTHING = bytes(16)
+
+
+def guard(shape: tuple[int, ...], dt: Any) -> np.ndarray:
+    return np.ndarray.__new__(Guard, shape, dt, _NOTHING, 0, (0,) * len(shape))
+
+
+# ---- batched tensors -------------------------------------------------------------------------------------------------
+class Batched(Tensor):
+    """A tensor inside vmap: one example to look at, the whole batch in ``_value``."""
+
+    __slots__ = ("_value", "_level")
+    _value: Tensor
+    _level: Level
+
+    def like(self, value: Tensor) -> Batched:
+        return batched(value, self._level)
+
+    def _viewable(self) -> np.ndarray:
+        return self._a
+
+    def _detached(self) -> Tensor:
+        return self.like(self._value._detached())
+
+    data = property(lambda self: self.like(self._value.data))  # type: ignore[assignment]
+    _version = property(lambda self: self._value._version)  # type: ignore[assignment]
+
+    def stride(self, dim: int | None = None) -> Any:
+        s = self._value.stride()[1:]
+        return s if dim is None else s[dim]
+
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        return self._value.is_contiguous() if memory_format is None else False
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        raise error(
+            RuntimeError,
+            "You are attempting to call Tensor.requires_grad_() inside of a function being transformed by a functorch transform. "
+            "This is unsupported, please attempt to use the functorch transforms (e.g. grad, vjp, jacrev, jacfwd, hessian) or call "
+            "requires_grad_() outside of a function being transformed instead.",
+        )
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"BatchedTensor(lvl={self._level.number}, bdim=0, value=\n    " + repr(self._value).replace("\n", "\n    ") + "\n)"
+
+
+def batched(value: Tensor, level: Level) -> Batched:
+    """One example of ``value``, whose dimension 0 is the batch of ``level``."""
+    t = new_tensor(Batched)
+    t._value, t._level = value, level
+    t._a = guard(value._a.shape[1:], value._a.dtype)
+    t._grad_fn, t._rg = value._grad_fn, value._rg
+    return t
+
+
+def _asks_for(what: str, message: str) -> None:
+    def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        raise error(RuntimeError, message, hint="Inside vmap a tensor stands for a whole batch: use torch.where, masks and the like.")
+
+    refuse.__name__ = what
+    setattr(Batched, what, refuse)
+
+
+_DATA_DEPENDENT = (
+    "vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We don't support that yet, "
+    "please shout over at https://github.com/pytorch/functorch/issues/257 ."
+)
+_ITEM = (
+    "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, please try to "
+    "rewrite what you're doing with other operations. If error is occurring somewhere inside PyTorch internals, please file a bug report."
+)
+for _name in ("__bool__", "is_nonzero"):
+    _asks_for(_name, _DATA_DEPENDENT)
+for _name in ("item", "__float__", "__int__", "__index__", "__complex__"):
+    _asks_for(_name, _ITEM)
+for _name in ("numpy", "tolist", "__array__", "data_ptr", "storage", "untyped_storage", "__dlpack__"):
+    _asks_for(_name, f"vmap: .{_name.strip('_')}() is not possible on a tensor inside a vmapped function: it holds a whole batch.")
+_asks_for(
+    "backward",
+    "backward() called inside a functorch transform. This is not supported, please use functorch.grad or functorch.vjp instead or call "
+    "backward() outside of functorch transforms.",
+)
+
+
+# ---- levels ------------------------------------------------------------------------------------------------------------
+def innermost(args: Any) -> Level | None:
+    """The innermost vmap that any of the operands is batched by."""
+    found: Level | None = None
+    for a in args:
+        if a.__class__ is Batched:
+            level = a._level
+        elif a.__class__ is tuple or a.__class__ is list:
+            inner = innermost(a)
+            if inner is None:
+                continue
+            level = inner
+        else:
+            continue
+        if found is None or level.number > found.number:
+            found = level
+    return found
+
+
+def at(t: Any, level: Level) -> Any:
+    """The value of ``t`` with the batch of ``level`` first, expanded if it has none."""
+    if t.__class__ is Batched and t._level is level:
+        return t._value
+    return t.expand(level.size, *t._a.shape) if isinstance(t, Tensor) else t
+
+
+def together(*tensors: Tensor) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+    """The tensors' values at the innermost vmap among them, and what wraps a value again."""
+    level = innermost(tensors)
+    assert level is not None
+    return [at(t, level) for t in tensors], lambda v: batched(v, level)
+
+
+def lower(t: Tensor, levels: tuple[Level, ...]) -> Tensor:
+    """The physical tensor of ``t``, expanded over all of ``levels`` (outermost first): (B1, B2, ..., *t.shape)."""
+    for level in reversed(levels):
+        t = at(t, level)
+    return t
+
+
+def lift(t: Tensor, levels: tuple[Level, ...]) -> Tensor:
+    """The inverse of ``lower``."""
+    for level in levels:
+        t = batched(t, level)
+    return t
+
+
+def without(m: Modes, level: Level) -> Any:
+    """The modes in which the values of ``level`` are computed with: those of the vmaps around it."""
+    return m.replace(batch=tuple([lv for lv in m.batch if lv.number < level.number]))
+
+
+# ---- operators on batched tensors ---------------------------------------------------------------------------------------
+class Batch:
+    """What a batching rule is told: ``size`` of the batch, and which operands have it."""
+
+    __slots__ = ("size", "flags", "randomness")
+
+    def __init__(self, level: Level, flags: dict[str, Any]) -> None:
+        self.size, self.flags, self.randomness = level.size, flags, level.randomness
+
+    def has(self, name: str) -> bool:
+        """Whether the operand of this name is batched."""
+        return self.flags[name]
+
+    def full(self, t: Tensor, has: bool = False) -> Tensor:
+        """An operand without the batch, expanded over it (as it is if it ``has`` it)."""
+        return t if has else t.expand(self.size, *t._a.shape)
+
+
+def through_rule(op: Any, level: Level, m: Modes, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """The call on the values of ``level``, by the operator's batching rule."""
+    rule = None if isinstance(op, Pointwise) else op.batch
+    if rule is None and not isinstance(op, Pointwise) and op.composite is not None:
+        return op.composite(*args, **params)
+    token = set_mode(without(m, level))
+    try:
+        if isinstance(op, Pointwise):
+            return batched(pointwise_rule(op, level, args), level)
+        if rule is None:
+            out = loop(op, op.name, level, args, params)
+        elif rule.__class__ is dict:
+            out = by_table(op, rule, level, args, params)
+        else:
+            out = by_function(op, rule, level, args, params)
+    finally:
+        reset_mode(token)
+    return wrapped(out, level)
+
+
+def wrapped(out: Any, level: Level) -> Any:
+    if isinstance(out, (tuple, list)):
+        items = [wrapped(o, level) for o in out]
+        return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
+    return batched(out, level) if isinstance(out, Tensor) else out
+
+
+def is_batched(t: Any, level: Level) -> bool:
+    return t.__class__ is Batched and t._level is level
+
+
+def value_of(t: Any, level: Level) -> Any:
+    return t._value if t.__class__ is Batched and t._level is level else t
+
+
+def pointwise_rule(op: Pointwise, level: Level, args: tuple[Any, ...]) -> Tensor:
+    """Line the operands up: the batch first, then ones, then each one's own dimensions."""
+    ndim = max([a._a.ndim for a in args if isinstance(a, Tensor)])
+    dtypes = {a._a.dtype for a in args if isinstance(a, Tensor)}
+    values = []
+    for a in args:
+        v = value_of(a, level)
+        if v is not a and a._a.ndim < ndim:
+            v = v.reshape(level.size, *(1,) * (ndim - a._a.ndim), *a._a.shape)
+        values.append(v)
+    if len(dtypes) > 1 or any([not isinstance(a, Tensor) for a in args]):
+        # A tensor without dimensions weighs less in promotion; with the batch it has one.
+        wanted = op.compute_dtype(args)
+        if op.compute_dtype(tuple(values)) is not wanted:
+            values = [v.to(wanted) if isinstance(v, Tensor) and n not in op.bools else v for v, n in zip(values, op.args)]
+    return op.call(*values)
+
+
+def by_table(op: Primitive, table: dict[str, str], level: Level, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    n = len(args) if op.variadic else op.nt
+    values = [None if a is None else at(a, level) for a in args[:n]]
+    rest = [shifted(table.get(name), v, level) for name, v in zip(op.params, args[n:])]
+    return op(*values, *rest, **{k: shifted(table.get(k), v, level) for k, v in params.items()})
+
+
+def shifted(kind: str | None, value: Any, level: Level) -> Any:
+    """A parameter of one example, as the batch needs it."""
+    if kind is None or value is None:
+        return value
+    if kind == "dim":
+        return tuple([d + 1 if d >= 0 else d for d in value]) if isinstance(value, (tuple, list)) else value + 1 if value >= 0 else value
+    return (level.size, *value)
+
+
+def by_function(op: Primitive, rule: Any, level: Level, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    from .jvp import bound, rule_arguments
+
+    names: dict[str, Any]
+    if op.variadic:
+        names = {op.tensors[0]: args, **params}
+    else:
+        names = bound(op, args, params)
+    flags = {k: tuple([is_batched(t, level) for t in v]) if v.__class__ is tuple else is_batched(v, level) for k, v in names.items()}
+    values = {k: tuple([value_of(t, level) for t in v]) if v.__class__ is tuple else value_of(v, level) for k, v in names.items()}
+    values["b"] = Batch(level, flags)
+    return rule(*[values[k] for k in rule_arguments(rule)])
+
+
+_warned: set[str] = set()
+
+
+def loop(op: Callable[..., Any], name: str, level: Level, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """The call on one example after the other, with one warning."""
+    if name not in _warned:
+        _warned.add(name)
+        warnings.warn(
+            f"There is a performance drop because we have not yet implemented the batching rule for {name}: vmap runs it on one "
+            "example after the other.",
+            UserWarning,
+            stacklevel=5,
+        )
+    if level.size == 0:
+        raise error(RuntimeError, f"vmap: {name} has no batching rule, and cannot run on a batch of size 0")
+
+    def example(a: Any, i: int) -> Any:
+        if is_batched(a, level):
+            return a._value.select(0, i)
+        return type(a)([example(x, i) for x in a]) if a.__class__ in (tuple, list) else a
+
+    outs = [op(*[example(a, i) for a in args], **{k: example(v, i) for k, v in params.items()}) for i in range(level.size)]
+    return stacked(outs)
+
+
+def stacked(outs: list[Any]) -> Any:
+    first = outs[0]
+    if isinstance(first, (tuple, list)):
+        items = [stacked([o[i] for o in outs]) for i in range(len(first))]
+        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+    if not isinstance(first, Tensor):
+        return first
+    if any([o._a.shape != first._a.shape for o in outs]):
+        raise error(
+            RuntimeError, "vmap: We do not support batching operators that can output dynamic shape. Attempted to batch an operator "
+            "whose results have different shapes for different examples.",
+        )
+    return PRIMITIVES["stack"](*outs, dim=0)
+
+
+# ---- functions that are no operators ---------------------------------------------------------------------------------------
+def loops(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for a function that computes on arrays itself: on batched tensors it runs example by example."""
+    import functools
+
+    @functools.wraps(fn)
+    def on_any(*args: Any, **kwargs: Any) -> Any:
+        m = mode()
+        if m.__class__ is Modes and m.batch:
+            level = innermost((*args, *kwargs.values()))
+            if level is not None:
+                token = set_mode(without(m, level))
+                try:
+                    out = loop(on_any, fn.__name__, level, args, kwargs)
+                finally:
+                    reset_mode(token)
+                return wrapped(out, level)
+        return fn(*args, **kwargs)
+
+    return on_any
+
+
+# ---- in place --------------------------------------------------------------------------------------------------------------
+def write(t: Tensor, value: Tensor) -> Tensor:
+    """Write ``value`` into ``t``, where one of them is batched."""
+    from .inplace import become
+
+    level = innermost((t, value))
+    assert level is not None
+    if not is_batched(t, level):
+        raise error(
+            RuntimeError,
+            "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in extra_args which has "
+            "more elements than `self`. This happened due to `other` being vmapped over but `self` not being vmapped over at level "
+            f"{level.number}. Please try to use out-of-place operators instead of inplace arithmetic.",
+            hint="The tensor that is changed would need a value for each example.",
+        )
+    m = full()
+    token = set_mode(without(m, level))
+    try:
+        v = at(value, level)
+        if v._a.ndim < t._value._a.ndim:
+            v = v.reshape(level.size, *(1,) * (t._value._a.ndim - v._a.ndim), *v._a.shape[1:])
+        become(t._value, v if v._a.shape == t._value._a.shape else v.expand(t._value._a.shape))  # type: ignore[attr-defined]
+    finally:
+        reset_mode(token)
+    t._grad_fn, t._rg = t._value._grad_fn, t._value._rg  # type: ignore[attr-defined]
+    return t
+
+
+def grad_inside(outputs: Any, inputs: Any, grad_outputs: Any, **options: Any) -> tuple[Tensor | None, ...]:
+    """``autograd.grad`` of tensors inside vmap, example by example: the engine runs on the physical tensors.
+
+    The inputs must have been expanded over every enclosing vmap (``expanded``), or their gradients would be sums
+    over the batch.
+    """
+    from .engine import grad
+
+    levels = full().batch
+    if not levels:
+        return grad(outputs, inputs, grad_outputs, **options)
+    outs = [lower(t, levels) for t in outputs]
+    given = (None,) * len(outs) if grad_outputs is None else grad_outputs
+    gs = [wrap(np.ones(t._a.shape, t._a.dtype)) if g is None else lower(g, levels) for t, g in zip(outs, given)]
+    ins = [lower(t, levels) for t in inputs]
+    token = set_mode(full().replace(batch=()))
+    try:
+        found = grad(outs, ins, gs, **options)
+    finally:
+        reset_mode(token)
+    return tuple([None if g is None else lift(g, levels) for g in found])
+
+
+def expanded(t: Tensor) -> Tensor:
+    """``t`` expanded over every vmap that is running: a point at which per-example gradients can be asked for."""
+    levels = full().batch
+    return lift(lower(t, levels), levels) if levels else t

@@ -533,7 +533,6 @@ def retain_grad(t: Tensor) -> None:
         raise error(RuntimeError, "can't retain_grad on Tensor that has requires_grad=False")
     if t._grad_fn is None or t._retains:
         return
-    t._retains = True
     ref = weakref.ref(t)
 
     def keep_it(g: Tensor) -> None:
@@ -544,8 +543,8 @@ def retain_grad(t: Tensor) -> None:
             else:
                 target._grad = target._grad + g
 
-    register_tensor_hook(t, keep_it)
-    # the flag and the weak reference die with the tensor; the hook stays with the node
+    t._retains = register_tensor_hook(t, keep_it)
+    # the handle and the weak reference die with the tensor; the hook stays with the node, or moves (inplace.renew)
 
 
 def tensor_backward(
@@ -559,4 +558,4 @@ Tensor.backward = tensor_backward
 Tensor.register_hook = register_tensor_hook
 Tensor.register_post_accumulate_grad_hook = register_post_accumulate_grad_hook
 Tensor.retain_grad = retain_grad
-Tensor.retains_grad = property(lambda self: self._retains)
+Tensor.retains_grad = property(lambda self: self._retains is not None)

@@ -1,153 +1,82 @@
 """Operators with a derivative written by the user.
 
-``Function.apply`` runs ``forward`` with recording off and makes a node, which is also the ``ctx`` that both methods
-receive, as in PyTorch.
+``Function.apply`` runs ``forward`` with recording off and makes a node, which is also the ``ctx`` that the methods
+receive (``function_node.py``).
 """
 
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..core.errors import error, here, line_of
-from ..core.modes import full, mode, no_grad
+from ..core.errors import error, here
+from ..core.modes import Modes, mode, no_grad, reset_mode, set_mode
 from ..core.tensor import Tensor, new_tensor
-from . import inplace as ip
-from .node import FREED, Freed, Node, SavedOutput, accumulator, freed_error, next_seq
-from .primitive import save_tensor, unpack_tensor, zeros_for
+from .function_node import (
+    UNSET, BackwardCFunction, FunctionCtx, outputs, save, set_extra, set_next, set_nrs, set_outputs, set_seq, set_where,
+)  # fmt: skip
+from .node import Node, accumulator, next_seq
 
-
-class FunctionCtx:
-    """What ``forward`` and ``backward`` share."""
-
-    def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Save inputs or outputs for ``backward``: checked for in-place changes, freed with the graph."""
-        for t in tensors:
-            if t is not None and not isinstance(t, Tensor):
-                raise error(TypeError, f"save_for_backward can only save variables, but argument {tensors.index(t)} is of type {type(t).__name__}",
-                            hint="Keep what is no tensor as an attribute: ctx.name = value.")
-        self.to_save = tensors
-
-    def save_for_forward(self, *tensors: Tensor | None) -> None:
-        """Save for ``jvp``."""
-        self.saved_for_forward = tensors
-
-    def mark_dirty(self, *args: Tensor) -> None:
-        """Say which inputs ``forward`` changed in place; they must be among its outputs."""
-        self.dirty_tensors = args
-
-    def mark_non_differentiable(self, *args: Tensor) -> None:
-        """Say which outputs have no gradient."""
-        self.non_differentiable = args
-
-    def set_materialize_grads(self, value: bool) -> None:
-        """Whether ``backward`` gets zeros (the default) or None for outputs that received no gradient."""
-        self.materialize_grads = value
-
-    def mark_shared_storage(self, *pairs: Any) -> None:
-        return None
-
-
-class FunctionNode(Node, FunctionCtx):
-    """The node of one call of a Function; PyTorch's ``BackwardCFunction``."""
-
-    _forward_cls: Any = None
-    takes_none = True
-    materialize_grads = True
-    to_save: tuple[Any, ...] = ()
-    dirty_tensors: tuple[Any, ...] = ()
-    non_differentiable: tuple[Any, ...] = ()
-    needs_input_grad: tuple[bool, ...] = ()
-    n_outputs = 1
-    meta: list[Any]  # shape and dtype of each output that is a tensor
-    given: Any  # the outputs whose gradients backward takes
-    inputs: list[Any]  # shape and dtype of each argument that is a tensor
-
-    def __init__(self) -> None:
-        self.next, self.nrs, self.saved, self.extra, self.where = (), None, (), None, None
-        self.seq = next_seq()
-
-    @property
-    def saved_tensors(self) -> tuple[Any, ...]:
-        saved = self.saved
-        if isinstance(saved, Freed):
-            raise freed_error(self)
-        if not saved and self.to_save:  # still inside forward
-            return tuple(self.to_save)
-        recording = mode() is not False and full().grad
-        return tuple([s.unpack(self, recording) if s.__class__ is SavedOutput else unpack_tensor(self, s) for s in saved])
-
-    def release(self) -> None:
-        if self.saved:
-            self.saved = FREED
-
-    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
-        grads = g if self.n_outputs != 1 else [g]
-        if grads is None:
-            grads = [None] * self.n_outputs
-        if self.materialize_grads:
-            grads = [zeros_for(m) if x is None and m is not None else x for x, m in zip(grads, self.meta)]
-        cls = self._forward_cls
-        if cls.backward is not Function.backward and cls.vjp is not Function.vjp:
-            raise error(RuntimeError, "Implementing both 'backward' and 'vjp' for a custom Function is not allowed. You should only implement one of them.")
-        fn = cls.vjp if cls.vjp is not Function.vjp else cls.backward
-        result = fn(self, *[grads[i] for i in self.given])
-        return self.checked(result)
-
-    def checked(self, result: Any) -> tuple[Any, ...]:
-        """One gradient for each tensor among the inputs, of its shape and dtype."""
-        grads = result if isinstance(result, tuple) else tuple(result) if isinstance(result, list) else (result,)
-        name, n = self.name(), len(self.inputs)
-        at = f" (backward is at {source_of(self._forward_cls)})"
-        if len(grads) > n and all(x is None for x in grads[n:]):
-            grads = grads[:n]
-        if len(grads) != n:
-            raise error(RuntimeError, f"function {name} returned an incorrect number of gradients (expected {n}, got {len(grads)})", hint=at.strip())
-        out: list[Any] = []
-        for i, (x, meta) in enumerate(zip(grads, self.inputs)):
-            if meta is None:
-                if x is not None:
-                    raise error(RuntimeError, f"function {name} returned a gradient different from None at position {i + 1}, but the corresponding forward input was not a Variable", hint=at.strip())
-                continue
-            if x is None:
-                out.append(None)
-                continue
-            if not isinstance(x, Tensor):
-                raise error(TypeError, f"expected Variable or None (got {type(x).__name__})", hint=at.strip())
-            shape, d = meta
-            if x._a.shape != shape:
-                if not expandable(shape, x._a.shape):
-                    raise error(RuntimeError, f"Function {name} returned an invalid gradient at index {i} - got {list(x._a.shape)} but expected shape compatible with {list(shape)}", hint=at.strip())
-                x = x.sum_to_size(shape)
-            if x._a.dtype != d.np:
-                if x._a.dtype.kind == "c" and d.np.kind != "c":
-                    x = x.real
-                x = x.to(d)
-            out.append(x)
-        return tuple(out)
-
-
-def expandable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    return len(shape) <= len(to) and all(a == b or a == 1 for a, b in zip(reversed(shape), reversed(to)))
-
-
-def source_of(cls: type) -> str:
-    fn = getattr(cls.backward, "__wrapped__", cls.backward)  # type: ignore[attr-defined]
-    code = getattr(fn, "__code__", None)
-    if code is None:
-        return cls.__name__
-    return f"{code.co_filename}:{line_of((code, 0))[1]}"
+new_node: Callable[[type], Any] = object.__new__
 
 
 class FunctionMeta(type):
+    """Gives every Function the class of its nodes."""
+
+    _backward_cls: Any
+
     def __init__(cls, name: str, bases: Any, attrs: Any) -> None:
         super().__init__(name, bases, attrs)
-        cls._backward_cls = type(name + "Backward", (FunctionNode,), {"_forward_cls": cls})
+        cls._backward_cls = type(name + "Backward", (BackwardCFunction,), {"_forward_cls": cls, "__module__": attrs.get("__module__", __name__)})
 
 
-class Function(metaclass=FunctionMeta):
+class _SingleLevelFunction(metaclass=FunctionMeta):
+    """What a Function may define."""
+
+    generate_vmap_rule = False
+    clear_saved_tensors_on_access = False
+    boxed_grads_call = False
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """``forward(ctx, *args)``, or ``forward(*args)`` where ``setup_context`` is defined: the operator itself."""
+        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Save what ``backward`` needs, after a ``forward`` that takes no ctx."""
+        raise NotImplementedError("setup_context is not implemented.")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """One gradient for each argument of ``forward``, from one for each output."""
+        raise NotImplementedError(
+            "You must implement either the backward or vjp method for your custom autograd.Function to use it with backward mode AD."
+        )
+
+    vjp = staticmethod(functools.wraps(backward)(lambda ctx, *grad_outputs: _SingleLevelFunction.backward(ctx, *grad_outputs)))
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> Any:
+        """One tangent for each output, from one for each argument of ``forward`` (None: no tangent)."""
+        raise NotImplementedError("You must implement the jvp function for custom autograd.Function to use it with forward mode AD.")
+
+
+class Function(_SingleLevelFunction):
     """Base class of custom operators: define static methods ``forward`` and ``backward``, call ``apply``.
+
+    ==================================  =================================================================================
+    ``forward(ctx, *args)``             the operator; ``ctx.save_for_backward(...)`` keeps tensors
+    ``setup_context(ctx, inputs, out)``  if defined, ``forward`` takes no ctx, and this saves
+    ``backward(ctx, *grads)``           one gradient for each argument, None for what is no tensor; or name it ``vjp``
+    ``jvp(ctx, *tangents)``             one tangent for each output: for forward mode
+    ``vmap(info, in_dims, *args)``      (outputs, their batch dimensions): for vmap; or ``generate_vmap_rule = True``
+    ==================================  =================================================================================
+
+    A ``backward`` written in operators of flambeau can be differentiated again; mark one that is not with
+    ``once_differentiable``. ``autograd.gradcheck`` compares it with central differences.
 
     >>> import flambeau as torch
     >>> class Cube(torch.autograd.Function):
@@ -165,8 +94,6 @@ class Function(metaclass=FunctionMeta):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        import warnings
-
         warnings.warn(
             f"{type(self)} should not be instantiated. Methods on autograd functions are all static, so you should invoke "
             "them on the class itself. Instantiating an autograd function will raise an error in a future version of PyTorch.",
@@ -181,164 +108,209 @@ class Function(metaclass=FunctionMeta):
             "with static forward method. (Example: https://pytorch.org/docs/stable/autograd.html#torch.autograd.Function)",
         )
 
-    generate_vmap_rule = False
-
     @staticmethod
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        """The operator on batches: (outputs, the batch dimension of each).
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
-        raise NotImplementedError("setup_context is not implemented.")
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function to use it with backward mode AD."
-        )
-
-    @staticmethod
-    def vjp(ctx: Any, *grad_outputs: Any) -> Any:
-        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function.")
-
-    @staticmethod
-    def jvp(ctx: Any, *grad_inputs: Any) -> Any:
-        raise NotImplementedError("You must implement the jvp function for custom autograd.Function to use it with forward mode AD.")
+        ``info.batch_size`` and ``info.randomness`` describe the vmap; ``in_dims`` says for each argument which of its
+        dimensions is the batch, None where it has none.
+        """
+        raise NotImplementedError("To use autograd.Function with vmap, you must either override the vmap staticmethod or set generate_vmap_rule=True.")
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        """Run ``forward`` on the arguments and record the call."""
-        ctx = cls._backward_cls()
-        ctx.where = here()
-        ctx.needs_input_grad = tuple([isinstance(a, Tensor) and a._rg for a in args])
+        """Run ``forward`` on the arguments and record the call.
+
+        Keyword arguments are put in their places: ``backward`` returns a gradient for each of them too.
+        """
+        two_parts = cls.setup_context is not _SingleLevelFunction.setup_context
+        if two_parts or kwargs:
+            args = placed(cls.forward, args, kwargs, two_parts)
         m = mode()
-        recording = (m is True or m is not False and m.grad) and any(ctx.needs_input_grad)
-        with no_grad():
-            if cls.setup_context is not Function.setup_context:
-                result = cls.forward(*args, **kwargs)
-                cls.setup_context(ctx, args, result)
+        needs = tuple([a._rg if isinstance(a, Tensor) else False for a in args])
+        node = new_node(cls._backward_cls)
+        set_where(node, here())
+        set_seq(node, next_seq())
+        set_extra(node, None)
+        set_outputs(node, 1)
+        node.needs_input_grad = needs
+        node.to_save = node.dirty_tensors = node.non_differentiable = node.saved_for_forward = node.saved = None
+        node.materialize_grads = True
+        node._saved = ()
+        recording = (m is True or m is not False and m.grad) and True in needs
+        if recording:
+            connect(node, args)
+        else:
+            set_next(node, ())
+            set_nrs(node, None)
+        token = set_mode(False if m is True or m is False else m.replace(grad=False))
+        try:
+            if two_parts:
+                result = cls.forward(*args)
+                cls.setup_context(node, args, result)
             else:
-                result = cls.forward(ctx, *args, **kwargs)
-        return record_call(ctx, cls, args, result, recording)
+                result = cls.forward(node, *args)
+        finally:
+            reset_mode(token)
+        return finish(node, args, result, recording, m)
 
 
-def record_call(ctx: FunctionNode, cls: type, args: tuple[Any, ...], result: Any, recording: bool) -> Any:
-    tensors = [a for a in args if isinstance(a, Tensor)]
-    outs = list(result) if isinstance(result, (tuple, list)) else [result]
-    dirty = {id(t) for t in ctx.dirty_tensors}
-    for t in ctx.dirty_tensors:
-        if not any(t is o for o in outs):
-            raise error(RuntimeError, "Some elements marked as dirty during the forward method were not returned as output. The inputs "
-                        "that are modified inplace must all be outputs of the Function.")
-    if recording:
-        ctx.next = tuple([None if not t._rg else t._grad_fn if t._grad_fn is not None else accumulator(t) for t in tensors])
-        ctx.nrs = tuple([t._nr for t in tensors])
-    ctx.inputs = [(a._a.shape, a.dtype) if isinstance(a, Tensor) else None for a in args]
-    count = len(outs)
-    if count != 1:
-        ctx.n_outputs = count
-    ctx.meta = [(o._a.shape, o._a.dtype) if isinstance(o, Tensor) else None for o in outs]
-    ctx.given = range(count)
-    final: list[Any] = []
-    skip = {id(t) for t in ctx.non_differentiable}
-    for nr, o in enumerate(outs):
-        if not isinstance(o, Tensor):
-            final.append(o)
+UNSET.update(backward=_SingleLevelFunction.backward, vjp=_SingleLevelFunction.vjp)
+
+
+def connect(node: BackwardCFunction, args: tuple[Any, ...]) -> None:
+    """Point the node to those of its arguments."""
+    nodes: list[Any] = []
+    nrs = None
+    inputs: list[Any] = []
+    for a in args:
+        if not isinstance(a, Tensor):
+            inputs.append(None)
             continue
-        is_input = any(o is t for t in tensors)
-        if id(o) in dirty:
-            if recording and id(o) not in skip:
-                ip.check_writable(o)
-                ip.changed(o)
-                ip.rebase(o, ctx, nr)
-            else:
-                ip.changed(o)
-            final.append(o)
-            continue
-        if is_input:  # returned as it came: an output of its own over the same storage
-            o = o._detached() if o._grad_fn is not None or o._rg else shallow(o)
-        if recording and id(outs[nr]) not in skip and o._a.dtype.kind not in "biu":
-            if o._base is not None and (o._base._rg or any(o._base is t for t in tensors)):
-                o._view_kind = "multi" if count > 1 else o._view_kind
-            o._grad_fn, o._rg, o._nr = ctx, True, nr
-        elif o._rg and recording:
-            o = o._detached()
-        final.append(o)
+        if a._rg:
+            fn = a._grad_fn
+            if a._nr:
+                if nrs is None:
+                    nrs = [0] * len(args)
+                nrs[len(nodes)] = a._nr
+            nodes.append(accumulator(a) if fn is None else fn)
+            inputs.append((a._a.shape, a._a.dtype))
+        else:
+            nodes.append(None)
+            inputs.append(False)
+    set_next(node, tuple(nodes))
+    set_nrs(node, None if nrs is None else tuple(nrs[: len(nodes)]))
+    node._inputs = inputs
+
+
+def finish(node: BackwardCFunction, args: tuple[Any, ...], result: Any, recording: bool, m: Any) -> Any:
+    """Give the outputs their history, save what is to be saved."""
+    several = isinstance(result, tuple)
+    outs = result if several else (result,)
     if recording:
-        ctx.saved = tuple([save_one(ctx, t, outs, final) for t in ctx.to_save])
-    if "to_save" in ctx.__dict__:
-        del ctx.to_save
-    for name in ("dirty_tensors", "non_differentiable"):
-        ctx.__dict__.pop(name, None)
-    if isinstance(result, (tuple, list)):
-        return tuple(final)
-    return final[0]
+        node._meta = [(o._a.shape, o._a.dtype) if isinstance(o, Tensor) else None for o in outs]
+        if len(outs) != 1:
+            set_outputs(node, len(outs))
+    if (
+        recording
+        and result.__class__ is Tensor
+        and result._base is None
+        and node.dirty_tensors is None
+        and node.non_differentiable is None
+        and result._a.dtype.kind not in "biu"
+        and not any([result is a for a in args])
+    ):  # what nearly every Function does
+        result._grad_fn, result._rg = node, True
+        if result._nr:
+            result._nr = 0
+        final = [result]
+    else:
+        final = outputs(node, args, outs, recording)
+    if node.to_save is not None:
+        if recording:
+            node._saved = save(node, node.to_save, outs, final, args, m)
+        node.to_save = None
+    node.dirty_tensors = node.non_differentiable = node.saved_for_forward = None
+    if recording and m.__class__ is Modes and m.anomaly is not None:
+        from .anomaly_mode import note
+
+        note(node)
+    return tuple(final) if several else final[0]
 
 
-def save_one(ctx: FunctionNode, t: Tensor | None, outs: list[Any], final: list[Any]) -> Any:
-    """An output is saved without its history, which is this very node."""
-    if t is None:
-        return None
-    for o, f in zip(outs, final):
-        if t is o and isinstance(f, Tensor) and f._grad_fn is ctx:
-            return SavedOutput(f)
-    return save_tensor(t, mode())
+def placed(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], two_parts: bool) -> tuple[Any, ...]:
+    """All arguments by position; with defaults filled in where ``setup_context`` will be told of them."""
+    code = getattr(forward, "__code__", None)
+    if not kwargs and code is not None and len(args) == code.co_argcount and not code.co_kwonlyargcount:
+        return args
+    import inspect
+
+    signature = inspect.signature(forward)
+    if not two_parts:
+        names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+        return by_position(names, args, kwargs)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return by_position([], bound.args, bound.kwargs)
 
 
-def shallow(t: Tensor) -> Tensor:
-    r = new_tensor(Tensor)
-    r._a, r._grad_fn, r._rg, r._vc = t._a, None, False, t._counter()
-    return r
+def by_position(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """``args`` and then the keyword arguments in the order of ``names``, without gaps."""
+    for name in kwargs:
+        if name not in names:
+            raise error(TypeError, f"forward() got an unexpected keyword argument '{name}'", hint="Arguments of a Function are given by position.")
+        if name in names[: len(args)]:
+            raise error(TypeError, f"forward() got multiple values for argument '{name}'")
+    found = list(args)
+    last = max([names.index(name) for name in kwargs], default=-1)
+    for i in range(len(args), last + 1):
+        if names[i] not in kwargs:
+            raise error(TypeError, f"forward() missing required argument: '{names[i]}' (position {i})")
+        found.append(kwargs[names[i]])
+    return tuple(found)
 
 
 def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a ``backward`` whose result cannot be differentiated again: doing so raises, instead of giving zeros."""
 
     @functools.wraps(fn)
-    def wrapper(ctx: Any, *args: Any) -> Any:
+    def wrapper(ctx: Any, *args: Any, **kwargs: Any) -> Any:
         with no_grad():
-            outputs = fn(ctx, *args)
+            results = fn(ctx, *args, **kwargs)
         m = mode()
-        if not (m is True or m is not False and m.grad):
-            return outputs
-        if not any(isinstance(a, Tensor) and a._rg for a in args):
-            return outputs
-        many = isinstance(outputs, tuple)
-        out = []
-        for o in outputs if many else (outputs,):
-            if isinstance(o, Tensor):
-                o = o._detached()
-                node = NotDifferentiable()
-                o._grad_fn, o._rg = node, True
-            out.append(o)
-        return tuple(out) if many else out[0]
+        if m is False or m is not True and not m.grad or not any([isinstance(a, Tensor) and a._rg for a in args]):
+            return results
+        many = isinstance(results, tuple)
+        node = Error()
+        found = [o if o is None else refusing(o, node) for o in (results if many else (results,))]
+        return tuple(found) if many else found[0]
 
     return wrapper
 
 
-class NotDifferentiable(Node):
+def refusing(t: Tensor, node: Error) -> Tensor:
+    r = t._detached()
+    r._grad_fn, r._rg = node, True
+    return r
+
+
+class Error(Node):
+    """The history of what a ``once_differentiable`` backward returned."""
+
     __slots__ = ()
 
     def __init__(self) -> None:
         self.next, self.nrs, self.saved, self.extra = (), None, None, None
-        self.seq, self.where = next_seq(), here()
-
-    def name(self) -> str:
-        return "Error"
+        self.seq, self.where = next_seq(), here(3)
 
     def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
-        raise error(RuntimeError, "trying to differentiate twice a function that was marked with @once_differentiable")
-
-
-class NestedIOFunction(Function):
-    """PyTorch's legacy class, kept so that its subclasses fail with a message."""
+        raise error(
+            RuntimeError, "trying to differentiate twice a function that was marked with @once_differentiable",
+            hint="Its backward must be written in differentiable operators for that, and the mark taken off.",
+        )  # fmt: skip
 
 
 class InplaceFunction(Function):
-    """Base class of Functions that may work in place; ``mark_dirty`` says so."""
+    """Base class of old Functions that could work in place."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
         self.inplace = inplace
 
 
+class NestedIOFunction(Function):
+    """PyTorch's old class of Functions with nested arguments: it can no longer be called, there as here."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise error(AttributeError, "'super' object has no attribute '_do_forward'", hint="NestedIOFunction is of PyTorch's past: derive from Function.")
+
+    def forward_extended(self, *input: Any) -> None:
+        """The operator, in subclasses."""
+        raise NotImplementedError
+
+    def backward_extended(self, *grad_output: Any) -> None:
+        """Its derivative, in subclasses."""
+        raise NotImplementedError
+
+
+__all__ = ["BackwardCFunction", "Function", "FunctionCtx", "FunctionMeta", "InplaceFunction", "NestedIOFunction", "once_differentiable"]

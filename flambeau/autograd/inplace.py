@@ -14,17 +14,35 @@ import numpy as np
 
 from ..core.dtypes import SCALAR_NAMES, can_cast
 from ..core.errors import error, here
-from ..core.modes import Modes, mode
-from ..core.tensor import Tensor, address, new_tensor
-from .node import Node, accumulator, next_seq, note_change, operation
+from ..core.modes import Modes, full, mode
+from ..core.tensor import InferenceCounter, Tensor, address, new_tensor
+from .forbidden import check_inference_write, forbid_views, refuse_change
+from .node import Node, accumulator, next_seq, note_change
 from .primitive import primitive
 
+ndarray = np.ndarray
 
-def check_writable(t: Tensor, through_view: bool = False) -> None:
-    """Refuse, in PyTorch's words, what may not be changed in place."""
+
+def check_writable(t: Tensor, through_view: bool = False, needs: bool = False) -> None:
+    """Refuse, in PyTorch's words, what may not be changed in place.
+
+    ``through_view``: the change is one of a view that is yet to be made, as ``t[0] = 1`` is. ``needs``: what is written
+    requires grad.
+    """
     m = mode()
-    if (m is True or m is not False and m.grad) and (t._rg or t._base is not None):
+    if t._vc.__class__ is InferenceCounter:
+        check_inference_write(t)
+    if (t._rg or needs) and (m is True or m is not False and m.grad):
         base = t._base
+        if base is not None:
+            if t._view_kind is not None:
+                raise refuse_change(t)
+            if t._rg and base._grad_fn is None:
+                raise error(
+                    RuntimeError,
+                    "a view of a leaf Variable that requires grad is being used in an in-place operation.",
+                    hint="Change it inside `with torch.no_grad():`, or change a view of a copy.",
+                )
         if t._rg and t._grad_fn is None:
             raise error(
                 RuntimeError,
@@ -32,31 +50,9 @@ def check_writable(t: Tensor, through_view: bool = False) -> None:
                 + "a leaf Variable that requires grad is being used in an in-place operation.",
                 hint="Change it inside `with torch.no_grad():`, or change a copy: x = x.clone().",
             )
-        if base is not None:
-            if base._rg and base._grad_fn is None:
-                raise error(
-                    RuntimeError,
-                    "a view of a leaf Variable that requires grad is being used in an in-place operation.",
-                    hint="Change it inside `with torch.no_grad():`, or change a view of a copy.",
-                )
-            kind = t._view_kind
-            if kind == "multi" and (t._rg or base._rg):
-                raise error(
-                    RuntimeError,
-                    f"Output {t._nr} of {operation(t._grad_fn) if t._grad_fn else 'a multi-output view'} is a view and is being "
-                    "modified inplace. This view is the output of a function that returns multiple views. Such functions do "
-                    "not allow the output views to be modified inplace. You should replace the inplace operation by an "
-                    "out-of-place one.",
-                )
-            if kind == "no_grad" and (t._rg or base._rg):
-                raise error(
-                    RuntimeError,
-                    "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that "
-                    "this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both "
-                    "the view and the inplace either both inside the no_grad block (if you don't want the inplace to be "
-                    "tracked) or both outside (if you want the inplace to be tracked).",
-                )
     a = t._a
+    if a.__class__ is not ndarray:  # inside vmap: what is written to is below
+        return
     if a.size > 1 and 0 in a.strides and any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides)):
         raise error(
             RuntimeError,
@@ -65,6 +61,11 @@ def check_writable(t: Tensor, through_view: bool = False) -> None:
         )
     if not a.flags.writeable:
         t._a = writable(a)
+
+
+def wanting(others: Any) -> bool:
+    """Whether a tensor among these requires grad."""
+    return any([isinstance(o, Tensor) and o._rg for o in others])
 
 
 def refuse_overlap(t: Tensor, other: Tensor) -> None:
@@ -107,8 +108,9 @@ def before(t: Tensor) -> Tensor:
     b._grad_fn = t._grad_fn
     b._rg = t._rg
     b._vc = t._counter()
-    if t._nr:
-        b._nr = t._nr
+    nr = t._nr
+    if nr.__class__ is not int or nr:
+        b._nr = nr
     if t._fw is not None:
         from .inplace_tangents import kept
 
@@ -118,7 +120,7 @@ def before(t: Tensor) -> Tensor:
 
 def through_value(fn: Callable[..., Tensor], t: Tensor, others: tuple[Any, ...]) -> Tensor:
     """An in-place operator under a transformation: its value out of place, then written."""
-    check_writable(t)
+    check_writable(t, needs=wanting(others))
     was = before(t)
     was._a, was._vc = t._a.copy(), None
     return become(t, fn(was, *others))
@@ -156,66 +158,109 @@ def rebase(t: Tensor, node: Node, nr: int = 0) -> None:
     """Make ``node`` the history of ``t`` after an in-place change."""
     base = t._base
     if base is None:
-        t._grad_fn, t._rg = node, True
-        t._nr = nr
+        renew(t, node, nr)
         if t._views:
             refresh_views(t)
         return
-    slices = CopySlices(base, t, node, nr)
-    base._grad_fn, base._rg = slices, True
-    base._nr = 0
+    renew(base, CopySlices(base, t, node, nr), 0)
     refresh_views(base)
-    if t._grad_fn is None:  # a view that the base had forgotten cannot be: it is in base._views
-        t._grad_fn, t._rg = view_history(base, t), True
+
+
+def renew(t: Tensor, node: Node, nr: int) -> None:
+    """Give ``t`` a new history; what was to be kept of its gradient is kept of the new one's."""
+    old = t._grad_fn
+    t._grad_fn, t._rg = node, True
+    if nr or t._nr:
+        t._nr = nr
+    if t._retains is not None and old is not None:
+        move_retained(t, node, nr)
+
+
+def move_retained(t: Tensor, node: Node, nr: int) -> None:
+    """Let ``retain_grad`` keep the gradient of the new history."""
+    from .engine import TensorHook
+
+    handle = t._retains
+    hook = handle.hooks_dict.pop(handle.id, None)
+    if hook is not None:
+        handle.hooks_dict = node._extra().setdefault("pre", {})
+        handle.hooks_dict[handle.id] = TensorHook(hook.fn, nr)
 
 
 def refresh_views(base: Tensor) -> None:
-    for ref in base._views or ():
+    """Give the living views of a changed base new histories, or forbid those that cannot have one."""
+    views = base._views or ()
+    cannot = False
+    for ref in views:
         v = ref()
-        if v is not None:
-            v._grad_fn, v._rg = view_history(base, v), True
-            v._nr = 0
+        if v is None or v._a.dtype.kind in "biu":
+            continue
+        if v._view_kind is not None:
+            cannot = True
+        else:
+            renew(v, view_history(base, v), 0)
+    if cannot:
+        forbid_views(base)
 
 
 class Window:
-    """Where a view lies in its base: shape, strides in bytes, offset in bytes, for a base in C order."""
+    """Where a view lies in its base: in bytes of the base's dtype, to be scaled to a gradient's.
 
-    __slots__ = ("shape", "strides", "offset", "base_shape", "base_strides", "dtype")
+    A real view of a complex base (``view_as_real``), or the other way round, is a window too: the parts of a gradient
+    lie where the parts of the values do.
+    """
+
+    __slots__ = ("shape", "strides", "offset", "base_shape", "base_strides", "itemsize", "complex", "low", "span", "overlapping")
 
     def __init__(self, base: Tensor, v: Tensor) -> None:
         a, b = v._a, base._a
         self.shape, self.strides, self.offset = a.shape, a.strides, address(a) - address(b)
-        self.base_shape, self.base_strides = b.shape, b.strides
-        self.dtype = b.dtype
+        self.base_shape, self.base_strides, self.itemsize = b.shape, b.strides, b.itemsize
+        self.complex = (b.dtype.kind == "c", a.dtype.kind == "c")
+        self.low = min(0, self.offset)
+        self.span = max(extent(b), self.offset + extent(a)) - self.low
+        self.overlapping = overlaps(a)
 
-    def of(self, array: np.ndarray) -> np.ndarray:
-        """The same window onto another array of the base's shape and strides."""
-        if array.strides != self.base_strides:
-            raise AssertionError("a window needs its base's strides")
-        if not array.size or 0 in self.shape:
-            return np.zeros(self.shape, array.dtype)
-        # the gradient's dtype may be wider or narrower than the values' (real parts of complex)
-        return np.ndarray(self.shape, array.dtype, array_buffer(array), self.offset, self.strides)
+    def arrays(self, dt: Any) -> tuple[np.ndarray, np.ndarray]:
+        """A base of zeros, and the window onto it, for a gradient of the base of dtype ``dt``."""
+        part = dt if self.complex[0] == self.complex[1] else real_of(dt) if self.complex[0] else complex_of(dt)
 
-    def fresh(self, g: np.ndarray) -> np.ndarray:
-        """A copy of ``g`` laid out as the base is."""
-        out = as_base(self.base_shape, self.base_strides, g.dtype)
-        out[...] = g
-        return out
+        def scaled(n: int) -> int:
+            return n * dt.itemsize // self.itemsize
 
+        root = np.zeros(scaled(self.span), np.uint8)
+        base = np.ndarray(self.base_shape, dt, root, scaled(-self.low), tuple([scaled(s) for s in self.base_strides]))
+        if 0 in self.shape:
+            return base, np.zeros(self.shape, part)
+        start = scaled(self.offset - self.low)
+        return base, np.ndarray(self.shape, part, root, start, tuple([scaled(s) for s in self.strides]))
 
-def as_base(shape: Any, strides: Any, dt: Any) -> np.ndarray:
-    """An array of the given strides with memory of its own."""
-    span = sum((n - 1) * s for n, s in zip(shape, strides)) + dt.itemsize if 0 not in shape else dt.itemsize
-    return np.ndarray(shape, dt, np.zeros(span, np.uint8), 0, strides)
+    def of_part(self, dt: Any) -> Any:
+        """The base's dtype for a gradient of the view of dtype ``dt``."""
+        return dt if self.complex[0] == self.complex[1] else complex_of(dt) if self.complex[0] else real_of(dt)
 
 
-def array_buffer(a: np.ndarray) -> Any:
-    """The memory behind an array made by ``as_base``."""
-    b = a
-    while isinstance(b.base, np.ndarray):
-        b = b.base
-    return b
+def real_of(dt: Any) -> Any:
+    return np.zeros((), dt).real.dtype
+
+
+def complex_of(dt: Any) -> Any:
+    return np.result_type(dt, np.complex64)
+
+
+def extent(a: np.ndarray) -> int:
+    """Bytes from the first element to behind the last."""
+    return a.itemsize + sum([(n - 1) * s for n, s in zip(a.shape, a.strides)]) if a.size else a.itemsize
+
+
+def overlaps(a: np.ndarray) -> bool:
+    """Whether several elements may lie on one."""
+    reach = a.itemsize
+    for step, n in sorted([(s, n) for n, s in zip(a.shape, a.strides) if n > 1]):
+        if step < reach:
+            return True
+        reach += (n - 1) * step
+    return False
 
 
 class CopySlices(Node):
@@ -228,6 +273,9 @@ class CopySlices(Node):
         self.window = Window(base, view)
         self.next, self.nrs = (before, value), (base._nr, nr)
         self.saved, self.extra, self.where, self.seq = None, None, here(), next_seq()
+
+    def name(self) -> str:
+        return "torch::autograd::CopySlices"
 
     def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
         rest = None if self.next[0] is None else erase_window(g, self.window)
@@ -270,17 +318,21 @@ def _erased(g: Tensor, window: Window) -> Any:
 @primitive("into_window", node="AsStridedBackward0", vjp={"x": _out_of})
 def into_window(x: Any, /, window: Window) -> Any:
     """The window's part of a base."""
-    return window.of(window.fresh(x)).copy()
+    base, part = window.arrays(x.dtype)
+    base[...] = x
+    return part.copy()
 
 
 @primitive("from_window", node="AsStridedBackwardBackward0", vjp={"x": lambda g, window: into_window(g, window)})
 def from_window(x: Any, /, window: Window) -> Any:
     """A base of zeros around the window's part; what lies on one element is summed."""
-    base = as_base(window.base_shape, window.base_strides, x.dtype)
-    part = window.of(base)
-    if any(s == 0 and n > 1 for n, s in zip(window.shape, window.strides)):
-        for i in np.ndindex(x.shape):
-            part[i] += x[i]
+    base, part = window.arrays(window.of_part(x.dtype))
+    if window.overlapping:
+        places: Any = 0
+        for d, (n, step) in enumerate(zip(window.shape, window.strides)):
+            places = places + np.arange(n).reshape(-1, *(1,) * (len(window.shape) - d - 1)) * step
+        low = np.ndarray(1 + places.max() // window.itemsize, part.dtype, part, 0, (part.itemsize,)) if part.size else part
+        np.add.at(low, places // window.itemsize, x)
     else:
         part[...] = x
     return base
@@ -289,9 +341,30 @@ def from_window(x: Any, /, window: Window) -> Any:
 @primitive("erase_window", node="CopySlicesBackward", vjp={"x": _erased})
 def erase_window(x: Any, /, window: Window) -> Any:
     """A base with zeros in the window."""
-    base = window.fresh(x)
-    window.of(base)[...] = 0
+    base, part = window.arrays(x.dtype)
+    base[...] = x
+    part[...] = 0
     return base
+
+
+class NotImplementedNode(Node):
+    """History of a change that has no derivative."""
+
+    __slots__ = ("operator",)
+
+    def __init__(self, operator: str, t: Tensor) -> None:
+        self.operator = operator
+        self.next, self.nrs = (t._grad_fn if t._grad_fn is not None else accumulator(t),), (t._nr,)
+        self.saved, self.extra, self.where, self.seq = None, None, here(), next_seq()
+
+    def name(self) -> str:
+        return "torch::autograd::NotImplemented"
+
+    def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
+        raise error(RuntimeError, f"derivative for {self.operator} is not implemented")
+
+    def release(self) -> None:
+        pass
 
 
 class ConstantBackward0(Node):

@@ -172,17 +172,22 @@ def each(op: Primitive, ps: Any, ts: Any, params: dict[str, Any]) -> Any:
 
 def by_rule(op: Primitive, rule: Any, ps: Any, ts: Any, params: dict[str, Any], out: Any, level: Level) -> Any:
     asked = rule_arguments(rule)
-    names = (*op.tensors, *op.params)
     if op.variadic:
         values: dict[str, Any] = {op.tensors[0]: ps, op.tensors[0] + "_t": ts, **params}
     else:
-        values = dict(zip(names, ps)) | {n + "_t": t for n, t in zip(op.tensors, ts)} | params
-        for n in names:
-            if n not in values:  # a parameter left at its default
-                values[n] = inspect.signature(op.kernel).parameters[n].default
+        values = bound(op, ps, params) | {n + "_t": t for n, t in zip(op.tensors, ts)}
     if "out" in asked:
         values["out"] = tuple([primal(o, level) for o in out]) if out.__class__ is tuple else primal(out, level)
     return rule(*[values[n] for n in asked])
+
+
+def bound(op: Primitive, args: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, with the kernel's defaults."""
+    values = dict(zip((*op.tensors, *op.params), args)) | params
+    if len(values) < op.nt + len(op.params):
+        for n, p in inspect.signature(op.kernel).parameters.items():
+            values.setdefault(n, p.default)
+    return values
 
 
 def rule_arguments(rule: Any) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from itertools import count
 from typing import Any
 
 from ..core.errors import Where, describe, error, here
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import InferenceCounter, Tensor, new_tensor
+from .saved_names import SavedAttributes
 
 next_seq = count().__next__
 LAST = 1 << 63  # AccumulateGrad runs as soon as it is ready, as PyTorch's does
@@ -28,7 +29,7 @@ class Freed:
 FREED = Freed()
 
 
-class Node:
+class Node(SavedAttributes):  # type: ignore[valid-type,misc]
     """One recorded operation; PyTorch's ``torch.autograd.graph.Node``."""
 
     __slots__ = ("next", "nrs", "saved", "seq", "where", "extra", "__weakref__")
@@ -49,20 +50,67 @@ class Node:
         self.saved = FREED
 
     # ---- PyTorch's view of it ---------------------------------------------------------------------------------
+    def __init__(self) -> None:
+        if type(self) is Node:
+            raise TypeError(
+                "Can't instantiate abstract class Node with abstract methods _input_metadata, _register_hook_dict, "
+                "_sequence_nr, metadata, name, next_functions, register_hook, register_prehook"
+            )
+        raise TypeError(f"cannot create '{type(self).__name__}' instances")
+
     def name(self) -> str:
+        """The operator's name: ``MulBackward0``."""
         return type(self).__name__
+
+    def shown_inputs(self) -> tuple[int, ...] | None:
+        """Which entries of ``next`` PyTorch's node of this name has too; None: all of them."""
+        from .saved_values import shown_inputs
+
+        return shown_inputs(self)
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
-        nrs = self.nrs or (0,) * len(self.next)
-        return tuple(zip(self.next, nrs))
+        """(node, number of its output) for each input that could have a gradient; (None, 0) where none is wanted."""
+        both = tuple(zip(self.next, self.nrs or (0,) * len(self.next)))
+        shown = self.shown_inputs()
+        return both if shown is None else tuple([both[i] if i is not None else (None, 0) for i in shown])
 
     @property
     def metadata(self) -> dict[Any, Any]:
+        """A dict for whoever wants to note something about the node."""
         return self._extra().setdefault("metadata", {})
+
+    @property
+    def _input_metadata(self) -> tuple[Any, ...]:
+        """Of each output of the operator, which is an input of the backward pass: shape, dtype, device."""
+        from .saved_values import input_metadata
+
+        return input_metadata(self)
+
+    requires_grad = property(lambda self: True, doc="Always True.")
 
     def _sequence_nr(self) -> int:
         return self.seq
+
+    def _set_sequence_nr(self, n: int) -> None:
+        self.seq = n
+
+    def __call__(self, *grads: Any) -> Any:
+        """The gradients of the inputs for these gradients of the outputs; hooks don't run, nothing is freed."""
+        from .saved_values import call
+
+        return call(self, grads)
+
+    def __dir__(self) -> list[str]:
+        from .saved_values import shown_names
+
+        return [n for n in object.__dir__(self) if not n.startswith(("_saved_", "_raw_saved_"))] + shown_names(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} object at {id(self):#x}>"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(f"cannot pickle '{type(self).__name__}' object")
 
     def _extra(self) -> dict[str, Any]:
         if self.extra is None:
@@ -187,10 +235,19 @@ def note_change(t: Tensor) -> None:
     vc = t._vc
     if vc is None:
         vc = t._vc = [0]
+    elif vc.__class__ is InferenceCounter:
+        from .forbidden import check_inference_write
+
+        check_inference_write(t)
+        return
     vc[0] += 1
     if len(vc) == 1:
         vc.append(None)
     vc[1] = here()
+    if t._views is not None or t._base is not None:
+        from .forbidden import forbid_views
+
+        forbid_views(t if t._base is None else t._base)
 
 
 def last_change(vc: Any) -> Where | None:
@@ -208,6 +265,8 @@ class SavedOutput:
         self.fw = None  # its tangents, set by forward mode
 
     def unpack(self, node: Node, recording: bool) -> Tensor:
+        if self.a.__class__ is HandedOver:
+            return self.a.unpack(node, recording, self.nr)
         t = new_tensor(Tensor)
         t._a, t._vc = self.a, self.vc
         if self.fw is not None:
@@ -221,4 +280,43 @@ class SavedOutput:
         if self.vc[0] != self.version:
             t._grad_fn, t._nr = node, self.nr
             raise version_error(node, t, self.version, self.vc)
+        return t
+
+    def kept(self) -> Any:
+        """The values as a tensor without history, or what a pack hook made of them."""
+        if self.a.__class__ is HandedOver:
+            return self.a.value
+        t = new_tensor(Tensor)
+        t._a, t._vc, t._grad_fn, t._rg = self.a, self.vc, None, False
+        return t
+
+    def hook(self) -> Any:
+        """The unpack hook, or None."""
+        return self.a.hook if self.a.__class__ is HandedOver else None
+
+    def shape_and_dtype(self) -> tuple[Any, Any]:
+        return (self.a.shape, self.a.dtype)
+
+    def hand_over(self, value: Any, unpack_hook: Any) -> None:
+        """From now on keep ``value``, of which ``unpack_hook`` makes the output again."""
+        self.a = HandedOver(value, unpack_hook, *self.shape_and_dtype())
+
+
+class HandedOver:
+    """An output in the hands of ``saved_tensors_hooks``, in place of its array."""
+
+    __slots__ = ("value", "hook", "shape", "dtype")
+
+    def __init__(self, value: Any, hook: Any, shape: Any, dtype: Any) -> None:
+        self.value, self.hook, self.shape, self.dtype = value, hook, shape, dtype
+
+    def unpack(self, node: Node, recording: bool, nr: int) -> Tensor:
+        t = self.hook(self.value)
+        if not isinstance(t, Tensor):
+            raise error(TypeError, f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {type(t).__name__}")
+        if recording:
+            t = t._detached()
+            t._grad_fn, t._rg = node, True
+            if nr:
+                t._nr = nr
         return t

@@ -24,6 +24,7 @@ from ..kernels import expr as E
 from ..kernels import ufunc
 from ..kernels.diff import diff
 from ..kernels.ufunc import kernel
+from .forbidden import check_inference_saved
 from .holders import ALONE, owns_memory, references
 from .interpret import interpret
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
@@ -394,7 +395,7 @@ class Pointwise:
                 RuntimeError,
                 f"result type {dtypes.SCALAR_NAMES[rt]} can't be cast to the desired output type {dtypes.SCALAR_NAMES[x.dtype]}",
             )
-        inplace.check_writable(x)
+        inplace.check_writable(x, needs=any([isinstance(o, Tensor) and o._rg for o in others]))
         for o in others:
             if isinstance(o, Tensor):
                 inplace.refuse_overlap(x, o)
@@ -575,6 +576,8 @@ def save(node: PointwiseNode, plan: Plan, xs: tuple[Any, ...], out: Tensor) -> t
         if isinstance(x, Tensor):
             vc = x._vc
             if vc is not None and vc[0]:
+                if vc.__class__ is InferenceCounter:
+                    check_inference_saved(x)
                 plain = False
         elif x.__class__ is not float:
             plain = False
@@ -583,7 +586,7 @@ def save(node: PointwiseNode, plan: Plan, xs: tuple[Any, ...], out: Tensor) -> t
         saved = [pack(s, m.pack_hooks) if isinstance(s, Tensor) else s for s in saved]
         plain = False
     if not plain:
-        node.versions = tuple([v._version if isinstance(v, Tensor) else 0 for v in xs])
+        node.versions = tuple([v._vc[0] if isinstance(v, Tensor) and v._vc is not None else 0 for v in xs])
     if plan.keep_out:
         saved.append(SavedOutput(out))
     return tuple(saved)

@@ -32,6 +32,7 @@ import numpy as np
 from ..core.errors import error, here, memory_error
 from ..core.modes import Modes, enable_grad, mode
 from ..core.tensor import InferenceCounter, Tensor, make_view, new_tensor
+from .forbidden import check_inference_saved, made_unrecorded
 from .interpret import interpret
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
 
@@ -209,8 +210,8 @@ class Primitive:
             return self.several(tensors, args, result, m)
         if self.view is not None:
             out = make_view(tensors[0], result)
-            if m is False and out._view_kind is None:
-                out._view_kind = "no_grad"
+            if m is not True:
+                made_unrecorded(out, m)
         else:
             out = new_tensor(Tensor)
             out._a = result if result.__class__ is ndarray else asarray(result)
@@ -238,6 +239,9 @@ class Primitive:
         n = len(result) - len(self.aux)
         if self.view is not None:
             outs = tuple([make_view(tensors[0], r, self.view) for r in result])
+            if m is not True:
+                for o in outs:
+                    made_unrecorded(o, m)
         else:
             outs = tuple([wrap_any(r) for r in result[:n]])
             if m.__class__ is Modes and m.inference:
@@ -374,7 +378,11 @@ def save_tensor(t: Tensor, m: Any) -> Any:
     if m is not True and m.pack_hooks is not None:
         return pack(t, m.pack_hooks)
     vc = t._vc
-    return (t, 0 if vc is None else vc[0])
+    if vc is None:
+        return (t, 0)
+    if vc.__class__ is InferenceCounter:
+        check_inference_saved(t)
+    return (t, vc[0])
 
 
 def pack(t: Tensor, hooks: Any) -> Packed:

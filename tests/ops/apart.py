@@ -6,6 +6,9 @@ written ``?``.
 
 from __future__ import annotations
 
+import fnmatch
+from typing import Any
+
 HALF = "PyTorch has no kernel for half precision here; flambeau computes it"
 UNIQUE = "equal singular values or a matrix of low rank: the factors are not unique"
 SINGULAR = "a singular matrix: what the result is, infinities or nan, depends on rounding"
@@ -79,3 +82,25 @@ APART: list[tuple[str, str, str, str]] = [
     ("views", "real", "gradient float16", "flambeau has no complex32"),
     ("views", "imag", "gradient float16", "flambeau has no complex32"),
 ]  # fmt: skip
+
+
+# Operators that vmap cannot take, as PyTorch's cannot: (test file, pattern of the case's name, reason).
+NOT_BATCHED: list[tuple[str, str, str]] = []
+
+# Operators whose batching rule is a loop over the examples: (test file, pattern of the case's name, reason).
+LOOPS: list[tuple[str, str, str]] = []
+
+
+def _found(rows: list[tuple[str, str, str]], test: Any, case: Any) -> str | None:
+    file = type(test).__module__.rpartition("test_")[2]
+    return next((why for f, pattern, why in rows if f == file and fnmatch.fnmatchcase(case.name, pattern)), None)
+
+
+def without_rule(test: Any, case: Any, _: str) -> str | None:
+    """Why vmap doesn't take an operator, or None."""
+    return _found(NOT_BATCHED, test, case)
+
+
+def loops(test: Any, case: Any) -> str | None:
+    """Why an operator may loop over the examples, or None."""
+    return _found(LOOPS, test, case)

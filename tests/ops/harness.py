@@ -23,6 +23,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from .apart import loops, without_rule
+from .transforms import check_batched, check_forward, drawn, moving
 from .variants import FAMILIES, agrees, described, difference, outcome, recorded, variants
 
 try:
@@ -303,6 +305,8 @@ class OperatorTests:
             "test_gradient_dtypes": lambda c: c.grad,
             "test_against_torch": lambda c: c.torch,
             "test_layouts": lambda c: c.layouts,
+            "test_forward_mode": lambda c: c.grad,
+            "test_batched_gradient": lambda c: c.grad,
         }.get(name, lambda c: True)
         cases = [c for c in self.cases if keep(c)]
         metafunc.parametrize("case", cases, ids=[c.name for c in cases])
@@ -342,6 +346,40 @@ class OperatorTests:
 
     def test_gradient(self, case: Case) -> None:
         check_gradient(lambda *ts: case.fn(F, *ts), case.arrays("float64"), case.second, case.tol)
+
+    def test_forward_mode(self, case: Case) -> None:
+        """Forward mode, reverse over forward, forward over reverse, each against reverse mode; complex too."""
+        fn = lambda *ts: case.fn(F, *ts)  # noqa: E731
+        arrays = case.arrays("float64")
+        if drawn(fn, arrays):
+            pytest.skip("its results are random")
+        check_forward(fn, arrays, case.second, case.tol)
+        if "complex128" in case.dtypes:
+            check_forward(fn, case.arrays("complex128"), False, case.tol)
+
+    def test_batched(self, case: Case) -> None:
+        """vmap gives what a loop gives, without looping."""
+        fn = lambda *ts: case.fn(F, *ts)  # noqa: E731
+        arrays = case.arrays("float64" if "float64" in case.dtypes else case.dtypes[0])
+        if not arrays or drawn(fn, arrays):
+            pytest.skip("no inputs, or results are random")
+        reason = without_rule(self, case, "values")
+        if reason:
+            pytest.skip(reason)
+        said = check_batched(fn, arrays, case.tol, gradient=False)
+        assert not said or loops(self, case), said
+
+    def test_batched_gradient(self, case: Case) -> None:
+        """vmap of the gradient."""
+        fn = lambda *ts: case.fn(F, *ts)  # noqa: E731
+        arrays = case.arrays("float64")
+        if not moving(arrays) or drawn(fn, arrays):
+            pytest.skip("no inputs, or results are random")
+        reason = without_rule(self, case, "gradient")
+        if reason:
+            pytest.skip(reason)
+        said = check_batched(fn, arrays, case.tol, gradient=True)
+        assert not said or loops(self, case), said
 
     def test_layouts(self, case: Case) -> None:
         """The same values however the inputs lie in memory; empty inputs give what they can without a crash."""
