@@ -9,10 +9,10 @@ A primitive's rule (``@primitive(batch=...)``):
 
 ===============  ===================================================================================================
 a dict           the operator itself, on values that are all expanded over the batch, its parameters changed so:
-                 ``"dim"``: dimension numbers, moved by one; ``"size"``: sizes, with the batch's before them. ``{}``:
-                 the kernel takes leading dimensions as they come
-a function       of what it names: ``b`` is the call's ``Batch``; an operand (its value; ``b.has("x")`` says whether
-                 it is batched, ``b.full(x)`` expands it) or a parameter; returns value(s) with the batch first
+                 ``"dim"``: dimension numbers, moved by one; ``"size"``: sizes, with the batch's before them;
+                 ``"key"``: a basic index, with ``:`` before it. ``{}``: the kernel takes leading dimensions as they come
+a function       of the call's ``Batch``, ``b``, and of what it names: an operand (its value; ``b.has("x")`` says
+                 whether it is batched, ``b.full(x)`` expands it) or a parameter; returns value(s), the batch first
 nothing          the ``composite``, where there is one; else a loop over the examples, with one warning that names it
 ===============  ===================================================================================================
 
@@ -227,6 +227,14 @@ class Batch:
         """An operand without the batch, expanded over it (as it is if it ``has`` it)."""
         return t if has else t.expand(self.size, *t._a.shape)
 
+    def aligned(self, **operands: Tensor) -> list[Tensor]:
+        """Operands that broadcast, lined up: the batch first (of size 1 where there is none), ones, their own dimensions."""
+        own = [t._a.shape[1:] if self.flags[name] else t._a.shape for name, t in operands.items()]
+        n = max(map(len, own))
+        return [
+            t.reshape(self.size if self.flags[name] else 1, *(1,) * (n - len(shape)), *shape) for (name, t), shape in zip(operands.items(), own)
+        ]
+
 
 def through_rule(op: Any, level: Level, m: Modes, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """The call on the values of ``level``, by the operator's batching rule."""
@@ -294,7 +302,7 @@ def shifted(kind: str | None, value: Any, level: Level) -> Any:
         return value
     if kind == "dim":
         return tuple([d + 1 if d >= 0 else d for d in value]) if isinstance(value, (tuple, list)) else value + 1 if value >= 0 else value
-    return (level.size, *value)
+    return (level.size, *value) if kind == "size" else (slice(None), *value)
 
 
 def by_function(op: Primitive, rule: Any, level: Level, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -307,8 +315,7 @@ def by_function(op: Primitive, rule: Any, level: Level, args: tuple[Any, ...], p
         names = bound(op, args, params)
     flags = {k: tuple([is_batched(t, level) for t in v]) if v.__class__ is tuple else is_batched(v, level) for k, v in names.items()}
     values = {k: tuple([value_of(t, level) for t in v]) if v.__class__ is tuple else value_of(v, level) for k, v in names.items()}
-    values["b"] = Batch(level, flags)
-    return rule(*[values[k] for k in rule_arguments(rule)])
+    return rule(Batch(level, flags), *[values[k] for k in rule_arguments(rule)[1:]])
 
 
 _warned: set[str] = set()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd import forbidden
 from ..autograd import inplace as ip
 from ..autograd.inplace_tangents import push_inplace
 from ..autograd.primitive import Primitive, primitive
@@ -16,7 +17,7 @@ from ..core import dtypes
 from ..core.device import check_device, device
 from ..core.dtypes import ALIASES, BY_NAME, COMPLEX, FLOAT, FROM_NP, SCALAR_NAMES, dtype
 from ..core.errors import error
-from ..core.modes import Modes, mode
+from ..core.modes import Modes, is_grad_enabled, mode
 from ..core.size import Size
 from ..core.tensor import (
     _CHANNELS_LAST,
@@ -73,12 +74,19 @@ def check_format(t: Tensor, fmt: Any) -> None:
         raise error(TypeError, f"argument 'memory_format' must be torch.memory_format, not {type(fmt).__name__}")
 
 
-@primitive("to_copy", vjp={"x": lambda g, x_dtype: fit_dtype(g, x_dtype)})
+def _plain(fmt: Any) -> Any:
+    """A memory format is one of a whole image; with a batch before it there is none."""
+    return fmt if fmt is contiguous_format else None
+
+
+@primitive(
+    "to_copy", vjp={"x": lambda g, x_dtype: fit_dtype(g, x_dtype)}, jvp="linear", batch=lambda b, x, to, fmt: to_copy(x, to, _plain(fmt))
+)
 def to_copy(x: Any, /, to: Any, fmt: Any) -> Any:
     return copied(x, to, fmt)
 
 
-@primitive("clone", vjp={"x": lambda g: g})
+@primitive("clone", vjp={"x": lambda g: g}, jvp="linear", batch=lambda b, x, fmt: _clone(x, _plain(fmt)))
 def _clone(x: Any, /, fmt: Any) -> Any:
     return x.copy("C" if 0 in x.strides else "K") if fmt is None else copied(x, x.dtype, fmt)
 
@@ -283,8 +291,8 @@ def is_conj(input: Tensor) -> bool:
 
 @public
 def is_inference(input: Tensor) -> bool:
-    """False: what inference mode makes may take part in a graph here."""
-    return False
+    """Whether the tensor was made in inference mode, so that it can take no part in a graph."""
+    return forbidden.is_inference(input)
 
 
 @public
@@ -458,7 +466,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
 
     RuntimeError if the tensor requires grad (``force=True`` detaches it first).
     """
-    if self._rg and not force:
+    if self._rg and not force and is_grad_enabled():
         raise error(
             RuntimeError, "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
@@ -619,7 +627,8 @@ def detach_(input: Tensor) -> Tensor:
             RuntimeError,
             "Can't detach views in-place. Use detach() instead. If you are using DistributedDataParallel (DDP) for training, "
             "and gradient_as_bucket_view is set as True, gradients are views of DDP buckets, and hence detach_() cannot be "
-            "called on these gradients.",
+            "called on these gradients. To fix this error, please refer to the Optimizer.zero_grad() function in "
+            "torch/optim/optimizer.py as the solution.",
         )
     input._grad_fn, input._rg = None, False
     if input._nr:
@@ -654,6 +663,7 @@ def rewrite(op: Primitive, t: Tensor, was: Tensor, others: tuple[Any, ...], para
     "copy",
     node="CopyBackwards",
     vjp={"src": lambda g, src_shape, src_dtype: fit_dtype(reduce_to(g, src_shape), src_dtype)},
+    jvp=lambda src_t: src_t,
 )
 def _copy(x: Any, src: Any, /) -> Any:
     out = np.empty(x.shape, x.dtype)
@@ -677,7 +687,13 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite the tensor with ``src``, broadcast and cast to it."""
     if not isinstance(src, Tensor):
         raise error(TypeError, f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}")
-    ip.check_writable(self)
+    m = mode()
+    if m.__class__ is Modes and m.batch:
+        from ..autograd.batching import innermost, write
+
+        if innermost((self, src)) is not None:
+            return write(self, src if src.dtype is self.dtype else to_copy(src, self.dtype.np, None))
+    ip.check_writable(self, needs=src._rg)
     a, b = self._a, src._a
     if b.shape != a.shape:
         _check_expands(b.shape, a.shape)
@@ -828,6 +844,7 @@ def set_(
     self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None
 ) -> Tensor:
     """Make the tensor a window of another one's memory (or of a storage's); without a source, empty it."""
+    ip.check_writable(self)
     if source is None:
         a = np.empty(0, self._a.dtype)
     elif isinstance(source, Tensor) and size is None:
@@ -837,7 +854,6 @@ def set_(
                 f"Could not set tensor of type {dtypes.C_NAMES[source.dtype]} to a tensor of type {dtypes.C_NAMES[self.dtype]}",
             )
         a = source._viewable()
-        self._vc = source._counter()
     else:
         root = storage_array(source._viewable()) if isinstance(source, Tensor) else source._root
         if size is None:
@@ -849,6 +865,8 @@ def set_(
     self._a = a
     keep_layout(self)
     ip.changed(self)
+    if recording(self):
+        ip.rebase(self, ip.NotImplementedNode("set_", self))
     return self
 
 
@@ -858,6 +876,7 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
     shape = tuple(int(n) for n in (sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes))
     if self._rg:
         raise error(RuntimeError, "cannot resize variables that require grad")
+    ip.check_inference_write(self)
     if any(n < 0 for n in shape):
         raise error(RuntimeError, f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
     if memory_format is not None:
@@ -876,6 +895,7 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
         grown[: old.size] = old
         root = grown
     self._a = window(root, a.dtype, shape, contiguous_strides(shape), offset)
+    ip.changed(self)
     return self
 
 

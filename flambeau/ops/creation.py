@@ -19,7 +19,8 @@ from ..core import dtypes
 from ..core.device import check_device
 from ..core.dtypes import COMPLEX, FLOAT, FROM_NP, INT, SCALAR_NAMES, dtype
 from ..core.errors import error, memory_error
-from ..core.tensor import Tensor, contiguous_format, keep_layout, preserve_format, strided, wrap
+from ..core.modes import Modes, mode
+from ..core.tensor import InferenceCounter, Tensor, contiguous_format, keep_layout, preserve_format, strided, wrap
 from ..core.tensor import new_tensor as blank
 from .convert import (
     _CHANNELS_LAST,
@@ -97,6 +98,9 @@ def made(name: str, a: np.ndarray, o: dict[str, Any]) -> Tensor:
     t._a = a
     t._grad_fn = None
     t._rg = False
+    m = mode()
+    if m.__class__ is Modes and m.inference:
+        t._vc = InferenceCounter()
     if o and o.get("requires_grad"):
         want_grad(t)
     return t
@@ -773,6 +777,8 @@ _complex = primitive(
         "real": lambda g, real_shape: reduce_to(g.real, real_shape),
         "imag": lambda g, imag_shape: reduce_to(g.imag, imag_shape),
     },
+    jvp="linear",
+    batch=lambda b, real, imag: _complex(*b.aligned(real=real, imag=imag)),
 )(_complex_kernel)
 
 

@@ -72,7 +72,14 @@ def _cat_rule(g: Tensor, tensors_shape: Any, dim: int, needs: Any) -> tuple[Any,
     return tuple(out)
 
 
-@primitive("cat", vjp=_cat_rule)
+def _cat_batch(b: Any, tensors: Any, dim: int) -> Tensor:
+    """What may be left out of one example may be left out of all."""
+    pairs = list(zip(tensors, b.has("tensors")))
+    kept = [b.full(t, has) for t, has in pairs if t._a.shape[has:] != LEGACY] or [b.full(*pairs[0])]
+    return _cat(*kept, dim=dim + 1)
+
+
+@primitive("cat", vjp=_cat_rule, jvp="linear", batch=_cat_batch)
 def _cat(*tensors: Any, dim: Any) -> Any:
     arrays = [a for a in tensors if a.shape != LEGACY] or tensors[:1]
     r = np.concatenate(arrays, dim)  # in the order of the inputs' memory where they agree
@@ -106,7 +113,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
         elif shape != first and (len(shape) != len(first) or shape[:d] + shape[d + 1 :] != first[:d] + first[d + 1 :]):
             raise _mismatch(ts, first, shape, d, i)
     out = _cat(*same_dtype(ts), dim=d)
-    if out._a.ndim > 3 and channels_last(out._a) and any(not is_private_layout(t) for t in ts):
+    if out._a.ndim > 3 and out._a.__class__ is np.ndarray and channels_last(out._a) and any(not is_private_layout(t) for t in ts):
         out.__dict__["_channels_last"] = True  # an order that the inputs show
     return out
 
@@ -133,7 +140,7 @@ def _stack_rule(g: Tensor, tensors_shape: Any, dim: int, needs: Any) -> tuple[An
     return tuple([_select(g, (*before, i, ...)) if needed else None for i, needed in enumerate(needs)])
 
 
-@primitive("stack", vjp=_stack_rule)
+@primitive("stack", vjp=_stack_rule, jvp="linear", batch={"dim": "dim"})
 def _stack(*tensors: Any, dim: Any) -> Any:
     return np.stack(tensors, dim)
 
@@ -186,19 +193,20 @@ def _block_rule(g: Tensor, tensors_shape: Any, needs: Any) -> tuple[Any, ...]:
     out: list[Any] = []
     r = c = 0
     for shape, needed in zip(tensors_shape, needs):
-        m, n = shape
-        out.append(_slice(g, (slice(r, r + m), slice(c, c + n))) if needed else None)
+        m, n = shape[-2:]
+        out.append(_slice(g, (..., slice(r, r + m), slice(c, c + n))) if needed else None)
         r, c = r + m, c + n
     return tuple(out)
 
 
-@primitive("block_diag", vjp=_block_rule)
+@primitive("block_diag", vjp=_block_rule, jvp="linear", batch={})
 def _block_diag(*tensors: Any) -> Any:
-    out = np.zeros((sum(t.shape[0] for t in tensors), sum(t.shape[1] for t in tensors)), tensors[0].dtype)
+    lead = tensors[0].shape[:-2]
+    out = np.zeros((*lead, sum(t.shape[-2] for t in tensors), sum(t.shape[-1] for t in tensors)), tensors[0].dtype)
     r = c = 0
     for t in tensors:
-        m, n = t.shape
-        out[r : r + m, c : c + n] = t
+        m, n = t.shape[-2:]
+        out[..., r : r + m, c : c + n] = t
         r, c = r + m, c + n
     return out
 
@@ -222,7 +230,10 @@ def _constant_pad_rule(g: Tensor, pads: Any) -> Tensor:
     return _constant_pad(g, tuple([(-a, -b) for a, b in pads]), 0)
 
 
-@primitive("constant_pad_nd", vjp={"x": _constant_pad_rule})
+@primitive(
+    "constant_pad_nd", vjp={"x": _constant_pad_rule}, jvp=lambda x_t, pads: _constant_pad(x_t, pads, 0),
+    batch=lambda b, x, pads, value: _constant_pad(x, ((0, 0), *pads), value),
+)  # fmt: skip
 def _constant_pad(x: Any, /, pads: Any, value: Any) -> Any:
     """``pads``: (before, after) of every dimension; negative ones cut."""
     if not x.ndim:
@@ -290,12 +301,15 @@ def _bordered(mode: str, name: str, n: int) -> Primitive:
     """Padding of the last ``n`` dimensions by entries of the tensor, and its transpose: each one's rule is the other."""
     node = f"{name}{n}DBackward"
     back = primitive(
-        f"{mode}_pad{n}d_backward", node=node + "Backward0", vjp={"g": lambda g, mode, pairs: forward(g, mode, pairs)}
+        f"{mode}_pad{n}d_backward", node=node + "Backward0", vjp={"g": lambda g, mode, pairs: forward(g, mode, pairs)},
+        jvp="linear", batch={},
     )(_gather_back)
     forward: Primitive = primitive(
         f"{mode}_pad{n}d",
         node=node + "0",
         vjp={"x": lambda g, x_shape, mode, pairs: back(g, mode, pairs, x_shape[len(x_shape) - len(pairs) :])},
+        jvp="linear",
+        batch={},
     )(_show)
     return forward
 

@@ -36,7 +36,7 @@ def _wrap(a: Any) -> Tensor:
 
 # ---- building blocks ------------------------------------------------------------------------------------------------
 # a^H: a view that no user sees, so without a view's bookkeeping
-@primitive("adjoint_", node="TransposeBackward0", vjp={"a": lambda g: adjoint(g)})
+@primitive("adjoint_", node="TransposeBackward0", vjp={"a": lambda g: adjoint(g)}, jvp="linear", batch={})
 def _adjoint(a: Any, /) -> Any:
     a = a.swapaxes(-1, -2)
     return a.conj() if a.dtype.kind == "c" else a
@@ -70,7 +70,26 @@ def rows_sum(g: Tensor) -> Tensor:
     return g.sum(tuple(range(g._a.ndim - 1)))
 
 
-@primitive("mm", node="MmBackward0",
+def _product_batch(info: Any, a: Tensor, b: Tensor) -> Tensor:
+    """Of matrices or batches of them, some with the batch of vmap before them."""
+    if b._a.ndim == 2 or a._a.ndim == b._a.ndim and info.has("a") and info.has("b"):
+        return _bmm(a, b)  # one matrix for all, or all alike
+    return _bmm(*info.aligned(a=a, b=b))
+
+
+def _mv_batch(info: Any, a: Tensor, v: Tensor) -> Tensor:
+    if not info.has("v"):
+        return matmul(a, v)
+    return _bmm(a, v.unsqueeze(-1)).squeeze(-1) if info.has("a") else _mm(v, _transposed(a))
+
+
+def _dot_batch(info: Any, a: Tensor, b: Tensor) -> Tensor:
+    if not info.has("b"):
+        return _mv(a, b)
+    return _bmm(a.unsqueeze(1), b.unsqueeze(2)).reshape(info.size) if info.has("a") else _mv(b, a)
+
+
+@primitive("mm", node="MmBackward0", jvp="each", batch=_product_batch,
            vjp={"a": lambda g, b: multiply(g, adjoint(b)), "b": lambda g, a: multiply(adjoint(a), g)})  # fmt: skip
 def _mm(a: Any, b: Any, /) -> Any:
     return product(a, b)
@@ -80,7 +99,7 @@ def _to_shape(g: Tensor, shape: Any) -> Tensor:
     return g if g._a.shape == shape else g.sum_to_size(shape)
 
 
-@primitive("bmm", node="BmmBackward0", vjp={
+@primitive("bmm", node="BmmBackward0", jvp="each", batch=_product_batch, vjp={
     "a": lambda g, b, a_shape: _to_shape(multiply(g, adjoint(b)), a_shape),
     "b": lambda g, a, b_shape: _to_shape(_by_columns(a, g, b_shape), b_shape),
 })  # fmt: skip
@@ -98,31 +117,33 @@ def _by_columns(a: Tensor, g: Tensor, b_shape: tuple[int, ...]) -> Tensor:
     return multiply(adjoint(a), g)
 
 
-@primitive("mv", node="MvBackward0",
+@primitive("mv", node="MvBackward0", jvp="each", batch=_mv_batch,
            vjp={"a": lambda g, v: outer_product(g, conj(v)), "v": lambda g, a: _mv(adjoint(a), g)})  # fmt: skip
 def _mv(a: Any, v: Any, /) -> Any:
     return product(a, v[:, None])[:, 0]
 
 
-@primitive("dot", node="DotBackward0", vjp={"a": lambda g, b: g * conj(b), "b": lambda g, a: g * conj(a)})
+@primitive("dot", node="DotBackward0", jvp="each", batch=_dot_batch,
+           vjp={"a": lambda g, b: g * conj(b), "b": lambda g, a: g * conj(a)})  # fmt: skip
 def _dot(a: Any, b: Any, /) -> Any:
     if a.dtype.kind == "V" or a.dtype == np.float16:
         return np.dot(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     return np.dot(a, b)
 
 
-@primitive("vdot", node="VdotBackward0", vjp={"a": lambda g, b: conj(g) * b, "b": lambda g, a: g * a})
+@primitive("vdot", node="VdotBackward0", jvp="each", batch=lambda info, a, b: _dot_batch(info, conj(a), b),
+           vjp={"a": lambda g, b: conj(g) * b, "b": lambda g, a: g * a})  # fmt: skip
 def _vdot(a: Any, b: Any, /) -> Any:
     return np.vdot(a, b)
 
 
-@primitive("outer", node="MulBackward0",
+@primitive("outer", node="MulBackward0", jvp="each", batch=lambda info, a, b: a.unsqueeze(-1) * b.unsqueeze(-2),
            vjp={"a": lambda g, b: _mv(g, conj(b)), "b": lambda g, a: _mv(_transposed(g), conj(a))})  # fmt: skip
 def outer_product(a: Any, b: Any, /) -> Any:
     return np.multiply(a[:, None], b)
 
 
-@primitive("transposed_", node="TransposeBackward0", vjp={"a": lambda g: _transposed(g)})
+@primitive("transposed_", node="TransposeBackward0", vjp={"a": lambda g: _transposed(g)}, jvp="linear", batch={})
 def _transposed(a: Any, /) -> Any:
     return a.swapaxes(-1, -2)
 
@@ -381,7 +402,25 @@ def _conj_number(v: Any) -> Any:
     return v.conjugate() if isinstance(v, complex) else v
 
 
-@primitive("addmm", vjp={
+def _added_jvp(input_t: Any, a: Tensor, a_t: Any, b: Tensor, b_t: Any, beta: Any, alpha: Any) -> Tensor | None:
+    parts = [_scaled(input_t, beta)] if input_t is not None and beta != 0 else []
+    parts += [_scaled(matmul(p, q), alpha) for p, q in ((a_t, b), (a, b_t)) if p is not None and q is not None]
+    return sum(parts[1:], parts[0]) if parts else None
+
+
+def _added_batch(info: Any, input: Tensor, a: Tensor, b: Tensor, beta: Any, alpha: Any) -> Tensor:
+    if not info.has("a") and not info.has("b"):
+        a = info.full(a)
+        info.flags["a"] = True
+    p = _scaled(_product_batch(info, a, b), alpha)
+    if beta == 0:
+        return p
+    if info.has("input"):
+        input = input.reshape(info.size, *(1,) * (p._a.ndim - input._a.ndim), *input._a.shape[1:])
+    return _scaled(input, beta) + p
+
+
+@primitive("addmm", jvp=_added_jvp, batch=_added_batch, vjp={
     "input": lambda g, beta, input_shape: _to_shape(_scaled(g, _conj_number(beta)), input_shape),
     "a": lambda g, b, alpha: multiply(_scaled(g, _conj_number(alpha)), adjoint(b)),
     "b": lambda g, a, alpha: multiply(adjoint(a), _scaled(g, _conj_number(alpha))),
@@ -392,7 +431,7 @@ def _addmm(input: Any, a: Any, b: Any, /, beta: Any, alpha: Any) -> Any:
     return _affine(input, product(a, b), beta, alpha)
 
 
-@primitive("baddbmm", vjp={
+@primitive("baddbmm", jvp=_added_jvp, batch=_added_batch, vjp={
     "input": lambda g, beta, input_shape: _to_shape(_scaled(g, _conj_number(beta)), input_shape),
     "a": lambda g, b, alpha: multiply(_scaled(g, _conj_number(alpha)), adjoint(b)),
     "b": lambda g, a, alpha: multiply(adjoint(a), _scaled(g, _conj_number(alpha))),
@@ -509,12 +548,39 @@ def _input_gradient(g: Tensor, w: Tensor) -> Tensor:
 _LINEAR_RULES = {"x": lambda g, w: _input_gradient(g, w), "w": lambda g, x: _weight_gradient(g, x)}
 
 
-@primitive("linear_bias", node="AddmmBackward0", vjp={**_LINEAR_RULES, "b": lambda g: rows_sum(g)})
+def _linear_jvp(x: Tensor, x_t: Any, w: Tensor, w_t: Any, b_t: Any = None) -> Tensor | None:
+    parts = [linear(p, q) for p, q in ((x_t, w), (x, w_t)) if p is not None and q is not None]
+    if b_t is not None:
+        parts.append(b_t)
+    return sum(parts[1:], parts[0]) if parts else None
+
+
+def _linear_batch(info: Any, x: Tensor, w: Tensor, b: Any) -> Tensor:
+    if not info.has("w") and not (b is not None and info.has("b")):
+        return linear(x, w, b)
+    if info.has("w"):
+        w = _transposed(w)
+        y = _bmm(x if info.has("x") else info.full(x), w.reshape(info.size, *(1,) * (x._a.ndim - info.has("x") - 2), *w._a.shape[1:]))
+    else:
+        y = linear(x, w)
+    if b is None:
+        return y
+    ndim = max(y._a.ndim, x._a.ndim + (not info.has("x")))
+    return y + (b.reshape(info.size, *(1,) * (ndim - 2), b._a.shape[1]) if info.has("b") else b)
+
+
+@primitive(
+    "linear_bias", node="AddmmBackward0", vjp={**_LINEAR_RULES, "b": lambda g: rows_sum(g)}, batch=_linear_batch,
+    jvp=lambda x, x_t, w, w_t, b_t: _linear_jvp(x, x_t, w, w_t, b_t),
+)  # fmt: skip
 def _linear_bias(x: Any, w: Any, b: Any, /) -> Any:
     return linear_kernel(x, w, b)
 
 
-@primitive("linear_plain", node="MmBackward0", vjp=_LINEAR_RULES)
+@primitive(
+    "linear_plain", node="MmBackward0", vjp=_LINEAR_RULES, batch=lambda info, x, w: _linear_batch(info, x, w, None),
+    jvp=lambda x, x_t, w, w_t: _linear_jvp(x, x_t, w, w_t),
+)  # fmt: skip
 def _linear_plain(x: Any, w: Any, /) -> Any:
     return linear_kernel(x, w)
 

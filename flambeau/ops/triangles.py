@@ -14,12 +14,12 @@ from .takes import takes
 from .views import _diagonal_embed
 
 
-@primitive("tril", vjp={"x": lambda g, k: _tril(g, k)})
+@primitive("tril", vjp={"x": lambda g, k: _tril(g, k)}, jvp="linear", batch={})
 def _tril(x: Any, /, k: int) -> Any:
     return np.tril(x, k)
 
 
-@primitive("triu", vjp={"x": lambda g, k: _triu(g, k)})
+@primitive("triu", vjp={"x": lambda g, k: _triu(g, k)}, jvp="linear", batch={})
 def _triu(x: Any, /, k: int) -> Any:
     return np.triu(x, k)
 
@@ -49,7 +49,10 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     return _triu(input, int(diagonal))
 
 
-@primitive("trace", vjp={"x": lambda g, x_shape: _diagonal_embed(g.expand(min(x_shape)), x_shape, 0, 0, 1)})
+@primitive(
+    "trace", vjp={"x": lambda g, x_shape: _diagonal_embed(g.expand(min(x_shape)), x_shape, 0, 0, 1)}, jvp="linear",
+    batch=lambda b, x: x.diagonal(0, 1, 2).sum(-1),
+)  # fmt: skip
 def _trace(x: Any, /) -> Any:
     total = np.trace(x.astype(np.float32) if x.dtype.kind == "V" or x.dtype == np.float16 else x)
     return np.asarray(total, np.int64 if x.dtype.kind in "iub" else x.dtype)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd import forbidden
 from ..autograd import inplace as ip
 from ..autograd.primitive import Primitive, primitive
 from ..core.dtypes import SCALAR_NAMES, dtype
@@ -62,12 +63,14 @@ def restride(a: np.ndarray, shape: Any, strides: Any, offset: int = 0, dt: Any =
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------------
-@primitive("view", view="one", vjp={"x": lambda g, x_shape: g.reshape(x_shape)})
+@primitive("view", view="one", vjp={"x": lambda g, x_shape: g.reshape(x_shape)}, batch=lambda b, x, shape: x.reshape(b.size, *shape))
 def _view(x: Any, /, shape: Any) -> Any:
     return x.reshape(shape)
 
 
-@primitive("unsafe_view", vjp={"x": lambda g, x_shape: g.reshape(x_shape)})
+@primitive(
+    "unsafe_view", vjp={"x": lambda g, x_shape: g.reshape(x_shape)}, jvp="linear", batch=lambda b, x, shape: x.reshape(b.size, *shape)
+)
 def _unsafe_view(x: Any, /, shape: Any) -> Any:
     return x.reshape(shape)
 
@@ -124,7 +127,7 @@ def view(self: Tensor, *shape: Any) -> Tensor:
         raise error(TypeError, "view() received an invalid combination of arguments - got (), but expected a shape or a dtype")
     x, size = ready(self, "view"), ints(shape)
     a = x._a
-    if not a.flags.c_contiguous:
+    if not a.flags.c_contiguous and a.__class__ is np.ndarray:
         if not is_view_of(reshaped(x, size), a):
             raise error(
                 RuntimeError,
@@ -143,7 +146,7 @@ def _to_shape(x: Tensor, size: tuple[int, ...]) -> Tensor:
         raise shape_error(x._a, size) from None
 
 
-@primitive("view_dtype", view="one")
+@primitive("view_dtype", view="one", batch={})
 def _reinterpret(x: Any, /, to: Any) -> Any:
     return x.view(to)
 
@@ -174,7 +177,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     size = ints(shape)
     x = ready(input, "reshape")
     a = x._a
-    if a.flags.c_contiguous:
+    if a.flags.c_contiguous or a.__class__ is not np.ndarray:
         return _to_shape(x, size)
     return _view(x, size) if is_view_of(reshaped(x, size), a) else _unsafe_view(x, size)
 
@@ -249,7 +252,12 @@ def _squeezed(x: Any, /, shape: Any) -> Any:
     return x.reshape(shape)
 
 
-_SQUEEZE = [primitive(f"squeeze{i}", node=f"SqueezeBackward{i}", view="one", vjp={"x": _squeeze_rule})(_squeezed) for i in range(3)]
+_SQUEEZE = [
+    primitive(
+        f"squeeze{i}", node=f"SqueezeBackward{i}", view="one", vjp={"x": _squeeze_rule}, batch=lambda b, x, shape: x.reshape(b.size, *shape)
+    )(_squeezed)
+    for i in range(3)
+]
 
 
 def _squeeze_plan(t: Tensor, dim: Any) -> tuple[Primitive, tuple[int, ...]]:
@@ -267,7 +275,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     x = ready(input, "squeeze")
     op, shape = _squeeze_plan(x, dim)
     a = x._a
-    if a.flags.c_contiguous:
+    if a.flags.c_contiguous or a.__class__ is not np.ndarray:
         return op(x, shape)
     keep = _squeeze_keeps(a, dim)
     return _squeeze_nc(x, keep)
@@ -279,12 +287,12 @@ def _squeeze_keeps(a: np.ndarray, dim: Any) -> tuple[int, ...]:
     return tuple([d for d in wrap_dims(dim, a.ndim) if a.shape[d] == 1])
 
 
-@primitive("squeeze_strided", node="SqueezeBackward1", view="one", vjp={"x": _squeeze_rule})
+@primitive("squeeze_strided", node="SqueezeBackward1", view="one", vjp={"x": _squeeze_rule}, batch={"axes": "dim"})
 def _squeeze_nc(x: Any, /, axes: Any) -> Any:
     return x.squeeze(axes)
 
 
-@primitive("unsqueeze", view="one", vjp={"x": lambda g, dim: g.squeeze(dim)})
+@primitive("unsqueeze", view="one", vjp={"x": lambda g, dim: g.squeeze(dim)}, batch={"dim": "dim"})
 def _unsqueeze(x: Any, /, dim: Any) -> Any:
     return x[(slice(None),) * dim + (None,)] if x.ndim else x.reshape(1)
 
@@ -298,7 +306,10 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 
 # ---- orders -----------------------------------------------------------------------------------------------------------------
-@primitive("transpose", view="one", vjp={"x": lambda g, d0, d1: g.transpose(d0, d1)})
+@primitive(
+    "transpose", view="one", vjp={"x": lambda g, d0, d1: g.transpose(d0, d1)},
+    batch=lambda b, x, d0, d1: _transpose(x, d0 + 1, d1 + 1) if x._a.ndim > 1 else x,
+)  # fmt: skip
 def _transpose(x: Any, /, d0: Any, d1: Any) -> Any:
     return x.swapaxes(d0, d1) if x.ndim else x.view()
 
@@ -311,7 +322,9 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return _transpose(x, wrap_dim(dim0, n), wrap_dim(dim1, n))
 
 
-@primitive("t", node="TBackward0", view="one", vjp={"x": lambda g: g.t()})
+@primitive(
+    "t", node="TBackward0", view="one", vjp={"x": lambda g: g.t()}, batch=lambda b, x: _transpose(x, 1, 2) if x._a.ndim == 3 else x
+)
 def _t(x: Any, /) -> Any:
     return x.T
 
@@ -332,7 +345,10 @@ def _inverse(dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(out)
 
 
-@primitive("permute", view="one", vjp={"x": lambda g, dims: _permute(g, _inverse(dims))})
+@primitive(
+    "permute", view="one", vjp={"x": lambda g, dims: _permute(g, _inverse(dims))},
+    batch=lambda b, x, dims: _permute(x, (0, *[d + 1 for d in dims])),
+)  # fmt: skip
 def _permute(x: Any, /, dims: Any) -> Any:
     return x.transpose(dims)
 
@@ -434,7 +450,12 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 
 
 # ---- broadcasting -----------------------------------------------------------------------------------------------------------
-@primitive("expand", view="one", vjp={"x": lambda g, x_shape: reduce_to(g, x_shape)})
+def _expand_batch(b: Any, x: Tensor, shape: Any) -> Tensor:
+    own = x._a.shape[1:]
+    return _expand(x.reshape(b.size, *(1,) * (len(shape) - len(own)), *own), (b.size, *shape))
+
+
+@primitive("expand", view="one", vjp={"x": lambda g, x_shape: reduce_to(g, x_shape)}, batch=_expand_batch)
 def _expand(x: Any, /, shape: Any) -> Any:
     pad = len(shape) - x.ndim
     strides = (0,) * pad + tuple([s if n == m else 0 for s, n, m in zip(x.strides, x.shape, shape[pad:])])
@@ -512,7 +533,9 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 
 
 # ---- windows ------------------------------------------------------------------------------------------------------------------
-@primitive("put_window", node="SliceBackwardBackward0", vjp={"g": lambda g, key: _slice(g, key)})
+@primitive(
+    "put_window", node="SliceBackwardBackward0", vjp={"g": lambda g, key: _slice(g, key)}, jvp="linear", batch={"shape": "size", "key": "key"}
+)
 def _embed(g: Any, /, shape: Any, key: Any) -> Any:
     """Zeros of a shape with ``g`` in the window ``key``."""
     out = np.zeros(shape, g.dtype)
@@ -528,7 +551,7 @@ def window_op(node: str) -> Primitive:
     """Indexing by ints, slices, None and a final Ellipsis; its nodes are called ``node``."""
     return primitive(
         node.removesuffix("Backward0").lower() + "_window", node=node, view="one",
-        vjp={"x": lambda g, x_shape, key: _embed(g, x_shape, key)},
+        vjp={"x": lambda g, x_shape, key: _embed(g, x_shape, key)}, batch={"key": "key"},
     )(_window)  # fmt: skip
 
 
@@ -582,7 +605,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     return _slice(x, _narrowed(x, dim, start, length))
 
 
-@primitive("narrow_copy", vjp={"x": lambda g, x_shape, key: _embed(g, x_shape, key)})
+@primitive("narrow_copy", vjp={"x": lambda g, x_shape, key: _embed(g, x_shape, key)}, jvp="linear", batch={"key": "key"})
 def _narrow_copy(x: Any, /, key: Any) -> Any:
     return x[key].copy()
 
@@ -603,7 +626,7 @@ def _cat(g: Any, dim: int) -> Tensor:
     return cat(_tuple(g), dim)
 
 
-@primitive("unbind", view="multi", vjp=lambda g, dim: _stack(g, dim))
+@primitive("unbind", view="multi", vjp=lambda g, dim: _stack(g, dim), batch={"dim": "dim"})
 def _unbind(x: Any, /, dim: Any) -> Any:
     before = (EVERYTHING,) * dim
     return tuple([x[(*before, i, ...)] for i in range(x.shape[dim])])
@@ -632,8 +655,12 @@ def _pieces(x: Any, /, dim: Any, sizes: Any) -> Any:
     return tuple(out)
 
 
-_split = primitive("split", view="multi", vjp=lambda g, dim: _cat(g, dim))(_pieces)
-_split_sizes = primitive("split_with_sizes", view="multi", vjp=lambda g, dim: _cat(g, dim))(_pieces)
+_split, _split_sizes = (
+    primitive(name, view="multi", vjp=lambda g, dim: _cat(g, dim), batch={"dim": "dim"})(_pieces) for name in ("split", "split_with_sizes")
+)
+_unsafe_split, _unsafe_split_sizes = (
+    primitive(name, vjp=lambda g, dim: _cat(g, dim))(_pieces) for name in ("unsafe_split", "unsafe_split_with_sizes")
+)
 
 
 def _dim_to_split(x: Tensor, dim: int) -> int:
@@ -645,27 +672,37 @@ def _dim_to_split(x: Tensor, dim: int) -> int:
 @public
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of ``split_size`` entries each (the last one of what is left), or of the sizes in a list."""
-    x = ready(tensor, "split")
     if not isinstance(split_size_or_sections, Index):
         return split_with_sizes(tensor, split_size_or_sections, dim)
-    d, size = _dim_to_split(x, dim), int(split_size_or_sections)
+    x = ready(tensor, "split")
+    d, sizes = _even_sizes(x, int(split_size_or_sections), dim)
+    return _split(x, d, sizes)
+
+
+def _even_sizes(x: Tensor, size: int, dim: int) -> tuple[int, tuple[int, ...]]:
+    d = _dim_to_split(x, dim)
     n = x._a.shape[d]
     if size < 0:
         raise error(RuntimeError, f"split expects split_size be non-negative, but got split_size={size}")
     if not size:
         if n:
             raise error(RuntimeError, f"split_size can only be 0 if dimension size is 0, but got dimension size of {n}")
-        return _split(x, d, (0,))
+        return d, (0,)
     sizes = [size] * (n // size)
     if n % size or not n:
         sizes.append(n % size)
-    return _split(x, d, tuple(sizes))
+    return d, tuple(sizes)
 
 
 @public
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of the sizes given, which must sum to the dimension's."""
     x = ready(input, "split_with_sizes")
+    d, sizes = _given_sizes(x, split_sizes, dim)
+    return _split_sizes(x, d, sizes)
+
+
+def _given_sizes(x: Tensor, split_sizes: Sequence[int], dim: int) -> tuple[int, tuple[int, ...]]:
     d, sizes = _dim_to_split(x, dim), ints((split_sizes,)) if len(split_sizes) else ()
     if any(n < 0 for n in sizes):
         raise error(
@@ -677,7 +714,7 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
             f"split_with_sizes expects split_sizes to sum exactly to {x._a.shape[d]} (input tensor's size at dimension {dim}), "
             f"but got split_sizes={list(sizes)}",
         )
-    return _split_sizes(x, d, sizes)
+    return d, sizes
 
 
 @public
@@ -692,6 +729,40 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if not n:
         return split_with_sizes(input, [0] * chunks, d)
     return split(input, -(-n // chunks), d)
+
+
+# The unsafe forms give tensors that share the memory, but are no views: changing one in place changes its history alone.
+@public
+def unsafe_split(tensor: Tensor, split_size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """``split``, whose outputs may be changed in place if nobody uses the tensor or the others afterwards."""
+    x = ready(tensor, "unsafe_split")
+    d, sizes = _even_sizes(x, int(split_size), dim)
+    return _unsafe(_unsafe_split, x, d, sizes)
+
+
+@public
+def unsafe_split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """``split_with_sizes``, whose outputs may be changed in place if nobody uses the tensor or the others afterwards."""
+    x = ready(input, "unsafe_split_with_sizes")
+    d, sizes = _given_sizes(x, split_sizes, dim)
+    return _unsafe(_unsafe_split_sizes, x, d, sizes)
+
+
+@public
+def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """``chunk``, whose outputs may be changed in place if nobody uses the tensor or the others afterwards."""
+    if chunks <= 0:
+        raise error(RuntimeError, f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    d = wrap_dim(dim, input._a.ndim)
+    n = input._a.shape[d]
+    if not n:
+        return unsafe_split_with_sizes(input, [0] * chunks, d)
+    return unsafe_split(input, -(-n // chunks), d)
+
+
+def _unsafe(op: Primitive, x: Tensor, d: int, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    pieces = op(x, d, sizes)
+    return pieces if isinstance(pieces, tuple) else (pieces,)
 
 
 def _split_at(x: Tensor, cuts: Sequence[int], d: int) -> tuple[Tensor, ...]:
@@ -764,15 +835,19 @@ def _diagonal_kernel(x: Any, /, offset: Any, d1: Any, d2: Any) -> Any:
 
 
 _DIAGONAL_RULE = {"x": lambda g, x_shape, offset, d1, d2: _diagonal_embed(g, x_shape, offset, d1, d2)}
-_diagonal = primitive("diagonal", view="one", vjp=_DIAGONAL_RULE)(_diagonal_kernel)
+_TWO_DIMS = {"d1": "dim", "d2": "dim"}
+_diagonal = primitive("diagonal", view="one", vjp=_DIAGONAL_RULE, batch=_TWO_DIMS)(_diagonal_kernel)
 
 
-@primitive("diagonal_copy", node="DiagonalBackward0_copy", vjp=_DIAGONAL_RULE)
+@primitive("diagonal_copy", node="DiagonalBackward0_copy", vjp=_DIAGONAL_RULE, jvp="linear", batch=_TWO_DIMS)
 def _diagonal_copy(x: Any, /, offset: Any, d1: Any, d2: Any) -> Any:
     return x.diagonal(offset, d1, d2).copy()
 
 
-@primitive("diagonal_backward", vjp={"g": lambda g, offset, d1, d2: _diagonal(g, offset, d1, d2)})
+@primitive(
+    "diagonal_backward", vjp={"g": lambda g, offset, d1, d2: _diagonal(g, offset, d1, d2)}, jvp="linear",
+    batch={"shape": "size", **_TWO_DIMS},
+)  # fmt: skip
 def _diagonal_embed(g: Any, /, shape: Any, offset: Any, d1: Any, d2: Any) -> Any:
     out = np.zeros(shape, g.dtype)
     writable_diagonal(out, offset, d1, d2)[...] = g
@@ -793,7 +868,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     return _diagonal(x, offset, *diagonal_dims(x, dim1, dim2))
 
 
-@primitive("diag_embed", vjp={"x": lambda g, offset, d1, d2: _diagonal(g, offset, d1, d2)})
+@primitive("diag_embed", vjp={"x": lambda g, offset, d1, d2: _diagonal(g, offset, d1, d2)}, jvp="linear", batch=_TWO_DIMS)
 def _diag_embed(x: Any, /, offset: Any, d1: Any, d2: Any) -> Any:
     n = x.shape[-1] + abs(offset)
     shape = list(x.shape[:-1])
@@ -830,7 +905,15 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
 
 # ---- any strides -----------------------------------------------------------------------------------------------------------------
-@primitive("unfold", view="one", vjp={"x": lambda g, x_shape, dim, size, step: _fold(g, x_shape, dim, size, step)})
+def _unfold_batch(b: Any, x: Tensor, dim: int, size: int, step: int) -> Tensor:
+    return _unfold(x, dim + 1, size, step) if x._a.ndim > 1 else x.unsqueeze(1).narrow(1, 0, size)
+
+
+def _fold_batch(b: Any, g: Tensor, shape: Any, dim: int, size: int, step: int) -> Tensor:
+    return _fold(g, (b.size, *shape), dim + 1, size, step) if shape else g.sum(1)
+
+
+@primitive("unfold", view="one", vjp={"x": lambda g, x_shape, dim, size, step: _fold(g, x_shape, dim, size, step)}, batch=_unfold_batch)
 def _unfold(x: Any, /, dim: Any, size: Any, step: Any) -> Any:
     if not x.ndim:
         return x.reshape(1)[:size]
@@ -840,7 +923,7 @@ def _unfold(x: Any, /, dim: Any, size: Any, step: Any) -> Any:
     return restride(x, shape, (*s[:dim], s[dim] * step, *s[dim + 1 :], s[dim]))
 
 
-@primitive("unfold_backward", vjp={"g": lambda g, dim, size, step: _unfold(g, dim, size, step)})
+@primitive("unfold_backward", vjp={"g": lambda g, dim, size, step: _unfold(g, dim, size, step)}, jvp="linear", batch=_fold_batch)
 def _fold(g: Any, /, shape: Any, dim: Any, size: Any, step: Any) -> Any:
     out = np.zeros(shape, g.dtype)
     if not out.ndim:
@@ -902,12 +985,13 @@ def _strided_backward(g: Any, /, size: Any, stride: Any, offset: Any, source: An
 
 
 _as_strided_backward = primitive(
-    "as_strided_backward", vjp={"g": lambda g, size, stride, offset, source: _as_strided_copy(g, size, stride, offset, source)}
+    "as_strided_backward", jvp="linear", vjp={"g": lambda g, size, stride, offset, source: _as_strided_copy(g, size, stride, offset, source)}
 )(_strided_backward)
 
 
 @primitive(
     "as_strided_copy",
+    jvp="linear",
     vjp={"x": lambda g, size, stride, offset, source: _as_strided_backward(g, size, stride, offset, source)},
 )
 def _as_strided_copy(x: Any, /, size: Any, stride: Any, offset: Any, source: Any) -> Any:
@@ -950,11 +1034,19 @@ def as_strided_geometry(name: str, x: Tensor, size: Any, stride: Any, offset: An
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """A view of the storage with a shape, strides and offset of its own, in elements."""
     x = ready(input, "as_strided")
+    if x._a.__class__ is not np.ndarray:
+        return _as_strided_examples(x, size, stride, storage_offset or 0)
     return _as_strided(x, *as_strided_geometry("as_strided", x, size, stride, storage_offset))
 
 
+def _as_strided_examples(x: Any, size: Any, stride: Any, offset: int) -> Tensor:
+    """Inside vmap: each example is a storage of its own, in C order."""
+    value = x._value.contiguous()
+    return x.like(as_strided(value, (value._a.shape[0], *size), (math.prod(value._a.shape[1:]), *stride), value.storage_offset() + offset))
+
+
 # ---- complex -----------------------------------------------------------------------------------------------------------------------
-@primitive("conj", vjp={"x": lambda g: conj(g)})
+@primitive("conj", vjp={"x": lambda g: conj(g)}, jvp="linear", batch={})
 def _conj(x: Any, /) -> Any:
     return x.conj()
 
@@ -971,12 +1063,12 @@ def _to_imaginary(g: Tensor) -> Tensor:
     return complex__(zeros_like(g), g)
 
 
-@primitive("real", node="SelectBackward0", view="one", vjp={"x": lambda g, x_dtype: to_copy(g, x_dtype.np, None)})
+@primitive("real", node="SelectBackward0", view="one", batch={}, vjp={"x": lambda g, x_dtype: to_copy(g, x_dtype.np, None)})
 def _real(x: Any, /) -> Any:
     return x.real
 
 
-@primitive("imag", node="SelectBackward0", view="one", vjp={"x": lambda g: _to_imaginary(g)})
+@primitive("imag", node="SelectBackward0", view="one", batch={}, vjp={"x": lambda g: _to_imaginary(g)})
 def _imag(x: Any, /) -> Any:
     return x.imag
 
@@ -1003,7 +1095,7 @@ def _assign_part(part: Tensor, value: Any) -> None:
     part.copy_(value if isinstance(value, Tensor) else wrap(np.asarray(value, part._a.dtype)))
 
 
-@primitive("view_as_real", view="one", vjp={"x": lambda g: view_as_complex(g.contiguous())})
+@primitive("view_as_real", view="one", batch={}, vjp={"x": lambda g: view_as_complex(g.contiguous())})
 def _view_as_real(x: Any, /) -> Any:
     half = x.itemsize // 2
     return restride(x, (*x.shape, 2), (*x.strides, half), 0, x.real.dtype)
@@ -1018,7 +1110,7 @@ def view_as_real(input: Tensor) -> Tensor:
     return _view_as_real(ready(input, "view_as_real"))
 
 
-@primitive("view_as_complex", view="one", vjp={"x": lambda g: view_as_real(g)})
+@primitive("view_as_complex", view="one", batch=lambda b, x: view_as_complex(x), vjp={"x": lambda g: view_as_real(g)})
 def _view_as_complex(x: Any, /) -> Any:
     to = np.dtype(np.complex128 if x.dtype == np.float64 else np.complex64)
     return restride(x, x.shape[:-1], x.strides[:-1], 0, to)
@@ -1038,6 +1130,8 @@ def view_as_complex(input: Tensor) -> Tensor:
         raise error(RuntimeError, "Input tensor must have one or more dimensions")
     if a.shape[-1] != 2:
         raise error(RuntimeError, "Tensor must have a last dimension of size 2")
+    if a.__class__ is not np.ndarray:
+        return _view_as_complex(input)
     k = a.itemsize
     if a.strides[-1] != k:
         raise error(RuntimeError, "Tensor must have a last dimension with stride 1")
@@ -1078,16 +1172,31 @@ _at_least("atleast_3d", atleast_3)
 
 
 # ---- in place ---------------------------------------------------------------------------------------------------------------------------
+_INPLACE_NODES: dict[type, type] = {}
+
+
+def _inplace_node(cls: type) -> type:
+    """PyTorch gives the in-place forms nodes of their own names: ``TBackward1`` for ``t_``."""
+    found = _INPLACE_NODES.get(cls)
+    if found is None:
+        number = int(cls.__name__[-1]) + (3 if cls.__name__.startswith("Squeeze") else 1)
+        found = _INPLACE_NODES[cls] = type(cls.__name__[:-1] + str(number), (cls,), {"__slots__": ()})
+    return found
+
+
 def _metadata_inplace(fn: Any, *names: str) -> None:
     """``name_``: the tensor itself becomes the view that ``name`` gives."""
 
     def changed(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         ip.check_writable(self)
         self._viewable()
-        v = fn(ip.before(self), *args, **kwargs)
-        self._a, self._grad_fn, self._rg = v._a, v._grad_fn, v._rg
-        if self._nr or v._nr:
-            self._nr = v._nr
+        was = ip.before(self)
+        v = fn(was, *args, **kwargs)
+        if v._grad_fn is not None and v._grad_fn is not was._grad_fn:
+            v._grad_fn.__class__ = _inplace_node(v._grad_fn.__class__)
+        self._a = v._a
+        if v._grad_fn is not None and v._grad_fn is not was._grad_fn:
+            ip.renew(self, v._grad_fn, v._nr)
         ip.changed(self)
         return self
 
@@ -1107,7 +1216,7 @@ publish("unsqueeze_", Tensor.unsqueeze_)
 
 
 # ---- copies ---------------------------------------------------------------------------------------------------------------------------------
-@primitive("flip", vjp={"x": lambda g, dims: _flip(g, dims)})
+@primitive("flip", vjp={"x": lambda g, dims: _flip(g, dims)}, jvp="linear", batch={"dims": "dim"})
 def _flip(x: Any, /, dims: Any) -> Any:
     return np.flip(x, dims).copy()
 
@@ -1142,7 +1251,7 @@ def flipud(input: Tensor) -> Tensor:
     return _flip(input, (0,))
 
 
-@primitive("rot90", vjp={"x": lambda g, k, dims: _rot90(g, -k, dims)})
+@primitive("rot90", vjp={"x": lambda g, k, dims: _rot90(g, -k, dims)}, jvp="linear", batch={"dims": "dim"})
 def _rot90(x: Any, /, k: Any, dims: Any) -> Any:
     return np.rot90(x, k, dims).copy()
 
@@ -1161,7 +1270,13 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     return _rot90(input, k, d)
 
 
-@primitive("roll", vjp={"x": lambda g, shifts, dims: _roll(g, tuple([-s for s in shifts]), dims)})
+def _roll_batch(b: Any, x: Tensor, shifts: Any, dims: Any) -> Tensor:
+    if dims:
+        return _roll(x, shifts, tuple([d + 1 for d in dims]))
+    return _roll(x.reshape(b.size, -1), shifts, (1,)).reshape(x._a.shape)
+
+
+@primitive("roll", vjp={"x": lambda g, shifts, dims: _roll(g, tuple([-s for s in shifts]), dims)}, jvp="linear", batch=_roll_batch)
 def _roll(x: Any, /, shifts: Any, dims: Any) -> Any:
     return np.roll(x, shifts if dims else shifts[0], dims or None)
 
@@ -1191,7 +1306,12 @@ def _unrepeat(g: Tensor, shape: tuple[int, ...], reps: tuple[int, ...]) -> Tenso
     return g.reshape(split_shape).sum(tuple(range(0, 2 * len(reps), 2))).reshape(shape)
 
 
-@primitive("repeat", vjp={"x": lambda g, x_shape, reps: _unrepeat(g, x_shape, reps) if reps else g})
+def _repeat_batch(b: Any, x: Tensor, reps: Any) -> Tensor:
+    own = x._a.shape[1:]
+    return _repeat(x.reshape(b.size, *(1,) * (len(reps) - len(own)), *own), (1, *reps))
+
+
+@primitive("repeat", vjp={"x": lambda g, x_shape, reps: _unrepeat(g, x_shape, reps) if reps else g}, jvp="linear", batch=_repeat_batch)
 def _repeat(x: Any, /, reps: Any) -> Any:
     return np.tile(x, reps)
 
@@ -1216,7 +1336,10 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
     return repeat(input, (1,) * (input._a.ndim - len(reps)) + reps)
 
 
-@primitive("repeat_interleave", node="ViewBackward0", vjp={"x": lambda g, x_shape, n, dim: _uninterleave(g, x_shape, n, dim)})
+@primitive(
+    "repeat_interleave", node="ViewBackward0", vjp={"x": lambda g, x_shape, n, dim: _uninterleave(g, x_shape, n, dim)},
+    jvp="linear", batch={"dim": "dim"},
+)  # fmt: skip
 def _repeat_interleave(x: Any, /, n: Any, dim: Any) -> Any:
     return np.repeat(x, n, dim)
 
@@ -1248,7 +1371,7 @@ def repeat_interleave(
         input, dim = reshape(input, -1), 0
     x = input if input._a.ndim else reshape(input, 1)
     d = wrap_dim(dim, x._a.ndim)
-    if isinstance(repeats, Tensor) and repeats._a.size == 1:
+    if isinstance(repeats, Tensor) and repeats._a.size == 1 and repeats._a.__class__ is np.ndarray:
         repeats = int(repeats._a.reshape(-1)[0])
     if isinstance(repeats, Index):
         if repeats < 0:
@@ -1293,5 +1416,5 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     return x.gather(d, expand(indices, both))
 
 
-Tensor._is_view = lambda self: self._base is not None
+Tensor._is_view = lambda self: self._base is not None and not forbidden.is_inference(self)
 

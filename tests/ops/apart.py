@@ -85,7 +85,9 @@ APART: list[tuple[str, str, str, str]] = [
 
 
 # Operators that vmap cannot take, as PyTorch's cannot: (test file, pattern of the case's name, reason).
-NOT_BATCHED: list[tuple[str, str, str]] = []
+NOT_BATCHED: list[tuple[str, str, str]] = [
+    ("views", "repeat_interleave_each", "the counts decide the shape"),
+]
 
 # Operators whose batching rule is a loop over the examples: (test file, pattern of the case's name, reason).
 LOOPS: list[tuple[str, str, str]] = []

@@ -137,9 +137,14 @@ def check_batched(fn: Any, arrays: list[np.ndarray], tol: float, gradient: bool)
         inputs = examples(arrays, which)
         one = vjp_of(fn, inputs, which) if gradient else fn
         in_dims = tuple(0 if b else None for b in which)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            got = vmap(lambda *xs: tuple(tensors(one(*xs))), in_dims)(*map(make, inputs))  # noqa: B023
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                got = vmap(lambda *xs: tuple(tensors(one(*xs))), in_dims)(*map(make, inputs))  # noqa: B023
+        except RuntimeError as e:
+            if "vmap: inplace arithmetic" in str(e) and not all(which):
+                continue  # a tensor without a batch cannot take one in
+            raise
         said += [str(w.message) for w in caught if "performance drop" in str(w.message)]
         runs = [tensors(one(*[make(a[k] if b else a) for a, b in zip(inputs, which)])) for k in range(BATCH)]
         for i, g in enumerate(got):
@@ -147,7 +152,8 @@ def check_batched(fn: Any, arrays: list[np.ndarray], tol: float, gradient: bool)
             assert g._a.shape == want.shape, f"shape {g._a.shape}, a loop gives {want.shape}"
             assert g._a.dtype == want.dtype, f"dtype {g._a.dtype}, a loop gives {want.dtype}"
             if want.dtype.kind in "fcV":
-                np.testing.assert_allclose(g._a, want, rtol=1e-9 * tol, atol=1e-9 * tol, err_msg=f"batched: {which}")
+                eps = tol * (1e-9 if want.dtype.itemsize >= 8 else 2e-5)
+                np.testing.assert_allclose(g._a, want, rtol=eps, atol=eps, err_msg=f"batched: {which}")
             else:
                 np.testing.assert_array_equal(g._a, want, err_msg=f"batched: {which}")
     return said
