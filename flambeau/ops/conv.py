@@ -53,14 +53,79 @@ def over_channels(g: Tensor) -> Tensor:
     return g.sum((0, *range(2, g._a.ndim)))
 
 
-@primitive("convolution", vjp=_convolution_grads)
+# Inside vmap: with one weight for all the examples' batches are put together; with a weight for each, the examples are groups.
+def as_batch(t: Tensor) -> Tensor:
+    """(B, N, C, ...) -> (B N, C, ...)."""
+    return t.reshape(-1, *t._a.shape[2:])
+
+
+def as_groups(t: Tensor) -> Tensor:
+    """(B, N, C, ...) -> (N, B C, ...)."""
+    b, n, c = t._a.shape[:3]
+    return t.movedim(0, 1).reshape(n, b * c, *t._a.shape[3:])
+
+
+def from_groups(t: Tensor, size: int) -> Tensor:
+    """(N, B C, ...) -> (B, N, C, ...)."""
+    n, c = t._a.shape[:2]
+    return t.reshape(n, size, c // size, *t._a.shape[2:]).movedim(1, 0)
+
+
+def _apply_batch(b: Any, op: Any, x: Tensor, w: Tensor, bias: Any, groups: int, channels: int) -> Tensor:
+    """A convolution of either kind; ``op(x, w, bias, groups)`` makes ``channels`` of them."""
+    if not b.has("w"):
+        if b.has("b"):
+            y = op(as_batch(x), w, None, groups) if b.has("x") else op(x, w, None, groups)
+            y = y.reshape(b.size, -1, *y._a.shape[1:]) if b.has("x") else y.unsqueeze(0)
+            return y + bias.reshape(b.size, 1, channels, *(1,) * (y._a.ndim - 3))
+        y = op(as_batch(x), w, bias, groups)
+        return y.reshape(b.size, x._a.shape[1], *y._a.shape[1:])
+    bias = None if bias is None else b.full(bias, b.has("b")).reshape(-1)
+    y = op(as_groups(b.full(x, b.has("x"))), w.reshape(-1, *w._a.shape[2:]), bias, groups * b.size)
+    return from_groups(y, b.size)
+
+
+def _convolution_batch(batch: Any, x: Tensor, w: Tensor, b: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Tensor:
+    def op(x: Tensor, w: Tensor, b: Any, groups: int) -> Tensor:
+        return _convolution(x, w, b, stride, padding, dilation, groups)
+
+    return _apply_batch(batch, op, x, w, b, groups, w._a.shape[batch.has("w")])
+
+
+def _sum(parts: list[Any]) -> Any:
+    return sum(parts[1:], parts[0]) if parts else None
+
+
+def _convolution_jvp(x: Any, x_t: Any, w: Any, w_t: Any, b_t: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
+    at = (stride, padding, dilation, groups)
+    parts = [] if x_t is None else [_convolution(x_t, w, None, *at)]
+    if w_t is not None:
+        return _sum([*parts, _convolution(x, w_t, b_t, *at)])
+    if b_t is not None:
+        parts.append(b_t.reshape(-1, *(1,) * (x._a.ndim - 2)))
+    return _sum(parts)
+
+
+@primitive("convolution", vjp=_convolution_grads, jvp=_convolution_jvp, batch=_convolution_batch)
 def _convolution(x: Any, w: Any, b: Any, /, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
     return laid(kernels.conv(x, w, b, stride, padding, dilation, groups))
+
+
+def _input_grad_batch(b: Any, g_: Tensor, w: Tensor, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Tensor:
+    at = (stride, padding, dilation)
+    if not b.has("w"):
+        out = _input_grad(as_batch(g_), w, (b.size * x_shape[0], *x_shape[1:]), *at, groups)
+        return out.reshape(b.size, *x_shape)
+    wide = (x_shape[0], b.size * x_shape[1], *x_shape[2:])
+    out = _input_grad(as_groups(b.full(g_, b.has("g_"))), w.reshape(-1, *w._a.shape[2:]), wide, *at, groups * b.size)
+    return from_groups(out, b.size)
 
 
 @primitive(
     "convolution_input_grad",
     node="ConvolutionBackwardBackward0",
+    jvp="each",
+    batch=_input_grad_batch,
     vjp={
         "g_": lambda g, w, stride, padding, dilation, groups: _convolution(
             g, conj(w), None, stride, padding, dilation, groups
@@ -83,7 +148,29 @@ def _weight_grad_grads(g: Any, x: Any, g_: Any, stride: Any, padding: Any, dilat
     )
 
 
-@primitive("convolution_weight_grad", node="ConvolutionBackwardBackward0", vjp=_weight_grad_grads)
+def _weight_grad_batch(
+    b: Any, x: Tensor, g_: Tensor, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any, bias: Any
+) -> Any:
+    wide = (b.size * w_shape[0], *w_shape[1:])
+    x, g_ = as_groups(b.full(x, b.has("x"))), as_groups(b.full(g_, b.has("g_")))
+    out = _weight_grad(x, g_, wide, stride, padding, dilation, groups * b.size, bias)
+    if not bias:
+        return out.reshape(b.size, *w_shape)
+    return out[0].reshape(b.size, *w_shape), out[1].reshape(b.size, -1)
+
+
+def _weight_grad_jvp(
+    x: Any, x_t: Any, g_: Any, g__t: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any, bias: Any
+) -> Any:
+    at = (w_shape, stride, padding, dilation, groups)
+    parts = [_weight_grad(p, q, *at, False) for p, q in ((x_t, g_), (x, g__t)) if p is not None and q is not None]
+    total = _sum(parts)
+    return (total, None if g__t is None else over_channels(g__t)) if bias else total
+
+
+@primitive(
+    "convolution_weight_grad", node="ConvolutionBackwardBackward0", vjp=_weight_grad_grads, jvp=_weight_grad_jvp, batch=_weight_grad_batch
+)
 def _weight_grad(x: Any, g_: Any, /, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any, bias: Any) -> Any:
     return kernels.conv_weight_grad(x, g_, w_shape, stride, padding, dilation, groups, bias)
 
@@ -97,7 +184,27 @@ def _transposed_grads(g: Any, x: Any, w: Any, stride: Any, padding: Any, dilatio
     )
 
 
-@primitive("convolution_transposed", node="ConvolutionBackward0", vjp=_transposed_grads)
+def _transposed_batch(
+    batch: Any, x: Tensor, w: Tensor, b: Any, stride: Any, padding: Any, dilation: Any, groups: Any, out_shape: Any
+) -> Tensor:
+    def op(x: Tensor, w: Tensor, b: Any, groups: int) -> Tensor:
+        shape = (x._a.shape[0], w._a.shape[1] * groups, *out_shape[2:])
+        return _transposed(x, w, b, stride, padding, dilation, groups, shape)
+
+    return _apply_batch(batch, op, x, w, b, groups, out_shape[1])
+
+
+def _transposed_jvp(
+    x: Any, x_t: Any, w: Any, w_t: Any, b_t: Any, stride: Any, padding: Any, dilation: Any, groups: Any, out_shape: Any
+) -> Any:
+    at = (stride, padding, dilation, groups, out_shape)
+    parts = [_transposed(p, q, None, *at) for p, q in ((x_t, w), (x, w_t)) if p is not None and q is not None]
+    if b_t is not None:
+        parts.append(b_t.reshape(-1, *(1,) * (x._a.ndim - 2)))
+    return _sum(parts)
+
+
+@primitive("convolution_transposed", node="ConvolutionBackward0", vjp=_transposed_grads, jvp=_transposed_jvp, batch=_transposed_batch)
 def _transposed(x: Any, w: Any, b: Any, /, stride: Any, padding: Any, dilation: Any, groups: Any, out_shape: Any) -> Any:
     out = kernels.conv_input_grad(x, w, out_shape, stride, padding, dilation, groups)
     if b is not None:
