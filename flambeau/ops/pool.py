@@ -6,6 +6,7 @@ takes values from the same places. Means are linear maps whose transposes are wr
 
 from __future__ import annotations
 
+import inspect
 from math import prod
 from typing import Any
 
@@ -33,6 +34,38 @@ def laid(r: np.ndarray, ndim: int) -> np.ndarray:
     return r if r.ndim > 3 else np.ascontiguousarray(r)
 
 
+def folding(op: Any, kernel: Any) -> Any:
+    """The batching rule of an operator on (N, C, *S) or (C, *S): examples go into N, or are it. ``op()`` gives it."""
+    names = list(inspect.signature(kernel).parameters)
+
+    def rule(b: Any, *values: Any) -> Any:
+        v = dict(zip(names, values))
+        rank, inner = v["rank"], None
+        for name in names:
+            t = v[name]
+            if isinstance(t, Tensor):
+                t = b.full(t, b.has(name))
+                if t._a.ndim == rank + 3:
+                    inner = t._a.shape[1] if name in ("x", "g_") else inner
+                    t = t.reshape(-1, *t._a.shape[2:])
+                v[name] = t
+        if "x_shape" in v:
+            s = v["x_shape"]
+            v["x_shape"] = (b.size * s[0], *s[1:]) if len(s) == rank + 2 else (b.size, *s)
+        if "samples" in v:
+            v["samples"] = np.concatenate([v["samples"]] * b.size)
+        out = op()(*v.values())
+        if inner is None:
+            return out
+        apart = [o.reshape(b.size, inner, *o._a.shape[1:]) for o in (out if out.__class__ is tuple else (out,))]
+        return tuple(apart) if out.__class__ is tuple else apart[0]
+
+    rule.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("b", *names)]
+    )
+    return rule
+
+
 # ---- maxima ---------------------------------------------------------------------------------------------------------------
 def _max_back(g: Any, positions: Any, x_shape: Any, rank: Any, window: Any, ceil: Any) -> Any:
     return _max_pool_grad(g[0] if g.__class__ is tuple else g, positions, x_shape, rank, window)
@@ -57,17 +90,26 @@ def _names(rank: int) -> str:
     return f"MaxPool{max(rank, 2)}DWithIndicesBackward0"
 
 
-MAX = {r: primitive(f"max_pool{r}d", node=_names(r), vjp={"x": _max_back}, aux=("positions",))(_max_pool) for r in (1, 2, 3)}
-MAX_INDICES = {
-    r: primitive(f"max_pool{r}d_with_indices", node=_names(r), vjp={"x": _max_back}, aux=("positions",))(_max_pool_with_indices)
-    for r in (1, 2, 3)
-}
+def _declare(name: str, table: dict[int, Any], kernel: Any, node: Any, **how: Any) -> dict[int, Any]:
+    """One operator a rank."""
+    for r in (1, 2, 3):
+        batch = folding(lambda r=r: table[r], kernel)
+        table[r] = primitive(name.format(r), node=node(r), batch=batch, **how)(kernel)
+    return table
+
+
+MAX: dict[int, Any] = {}
+MAX_INDICES: dict[int, Any] = {}
+_MAX_RULES = {"vjp": {"x": _max_back}, "aux": ("positions",)}
+_declare("max_pool{}d", MAX, _max_pool, _names, **_MAX_RULES)
+_declare("max_pool{}d_with_indices", MAX_INDICES, _max_pool_with_indices, _names, **_MAX_RULES)
 
 
 @primitive(
     "max_pool_grad",
     node="MaxPoolBackwardBackward0",
     vjp={"g_": lambda g, positions, x_shape, rank, window: _max_take(g, positions, rank, window)},
+    jvp=lambda g__t, positions, x_shape, rank, window: _max_pool_grad(g__t, positions, x_shape, rank, window),
 )
 def _max_pool_grad(g_: Any, positions: Any, /, x_shape: Any, rank: Any, window: Any) -> Any:
     shape = x_shape if len(x_shape) == rank + 2 else (1, *x_shape)
@@ -78,6 +120,7 @@ def _max_pool_grad(g_: Any, positions: Any, /, x_shape: Any, rank: Any, window: 
     "max_pool_take",
     node="MaxPoolBackwardBackward0",
     vjp={"x": lambda g, positions, x_shape, rank, window: _max_pool_grad(g, positions, x_shape, rank, window)},
+    jvp=lambda x_t, positions, rank, window: _max_take(x_t, positions, rank, window),
 )
 def _max_take(x: Any, positions: Any, /, rank: Any, window: Any) -> Any:
     full = batched(x, rank)
@@ -96,6 +139,7 @@ def take(x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     "pool_scatter",
     node="MaxPoolBackwardBackward0",
     vjp={"g_": lambda g, indices, rank: _gather(g, indices, rank)},
+    jvp=lambda g__t, indices, x_shape, rank: _scatter(g__t, indices, x_shape, rank),
 )
 def _scatter(g_: Any, indices: Any, /, x_shape: Any, rank: Any) -> Any:
     shape = x_shape if len(x_shape) == rank + 2 else (1, *x_shape)
@@ -106,6 +150,7 @@ def _scatter(g_: Any, indices: Any, /, x_shape: Any, rank: Any) -> Any:
     "pool_gather",
     node="MaxPoolBackwardBackward0",
     vjp={"x": lambda g, indices, x_shape, rank: _scatter(g, indices, x_shape, rank)},
+    jvp=lambda x_t, indices, rank: _gather(x_t, indices, rank),
 )
 def _gather(x: Any, indices: Any, /, rank: Any) -> Any:
     return take(batched(x, rank), batched(indices, rank)).reshape(indices.shape)
@@ -119,9 +164,11 @@ def _pooled(kernel: Any, nodes: str) -> dict[int, Any]:
 
     def declare(r: int) -> Any:
         name = nodes.format(max(r, 2))
-        return primitive(f"{name[:-9]}_{r}", node=name, vjp={"x": back}, aux=("places",))(kernel)
+        batch = folding(lambda: table[r], kernel)
+        return primitive(f"{name[:-9]}_{r}", node=name, vjp={"x": back}, aux=("places",), batch=batch)(kernel)
 
-    return {r: declare(r) for r in (1, 2, 3)}
+    table = {r: declare(r) for r in (1, 2, 3)}
+    return table
 
 
 def _adaptive_max(x: Any, /, rank: Any, size: Any) -> Any:
@@ -167,11 +214,10 @@ def _unpool(x: Any, indices: Any, /, rank: Any, size: Any) -> Any:
     return out.reshape(*x.shape[: x.ndim - rank], *size)
 
 
-UNPOOL = {
-    r: primitive(f"max_unpool{r}d", node=f"MaxUnpool{max(r, 2)}DBackward0",
-                 vjp={"x": lambda g, indices, rank: _gather(g, indices, rank)})(_unpool)
-    for r in (1, 2, 3)
-}  # fmt: skip
+UNPOOL = _declare(
+    "max_unpool{}d", {}, _unpool, lambda r: f"MaxUnpool{max(r, 2)}DBackward0", vjp={"x": lambda g, indices, rank: _gather(g, indices, rank)},
+    jvp=lambda x_t, indices, rank, size: UNPOOL[rank](x_t, indices, rank, size),
+)  # fmt: skip
 
 
 # ---- means ----------------------------------------------------------------------------------------------------------------
@@ -183,13 +229,14 @@ def _avg_back(g: Any, x_shape: Any, rank: Any, window: Any, ceil: Any, include: 
     return _avg_grad(g, x_shape, rank, window, ceil, include, divisor)
 
 
-AVG = {r: primitive(f"avg_pool{r}d", node=f"AvgPool{max(r, 2)}DBackward0", vjp={"x": _avg_back})(_avg) for r in (1, 2, 3)}
+AVG = _declare("avg_pool{}d", {}, _avg, lambda r: f"AvgPool{max(r, 2)}DBackward0", vjp={"x": _avg_back}, jvp="linear")
 
 
 @primitive(
     "avg_pool_grad",
     node="AvgPoolBackwardBackward0",
     vjp={"g_": lambda g, rank, window, ceil, include, divisor: AVG[rank](g, rank, window, ceil, include, divisor)},
+    jvp="linear",
 )
 def _avg_grad(g_: Any, /, x_shape: Any, rank: Any, window: Any, ceil: Any, include: Any, divisor: Any) -> Any:
     shape = x_shape if len(x_shape) == rank + 2 else (1, *x_shape)
@@ -200,21 +247,25 @@ def _adaptive_avg(x: Any, /, rank: Any, size: Any) -> Any:
     return laid(kernels.adaptive_avg_pool(batched(x, rank), size), x.ndim)
 
 
-ADAPTIVE_AVG = {
-    r: primitive(f"adaptive_avg_pool{r}d", node=f"AdaptiveAvgPool{max(r, 2)}DBackward0",
-                 vjp={"x": lambda g, x_shape, rank, size: _adaptive_avg_grad(g, x_shape, rank, size)})(_adaptive_avg)
-    for r in (1, 2, 3)
-}  # fmt: skip
+ADAPTIVE_AVG = _declare(
+    "adaptive_avg_pool{}d", {}, _adaptive_avg, lambda r: f"AdaptiveAvgPool{max(r, 2)}DBackward0", jvp="linear",
+    vjp={"x": lambda g, x_shape, rank, size: _adaptive_avg_grad(g, x_shape, rank, size)},
+)  # fmt: skip
 
 
 @primitive(
     "adaptive_avg_pool_grad",
     node="AdaptiveAvgPoolBackwardBackward0",
     vjp={"g_": lambda g, rank, size: ADAPTIVE_AVG[rank](g, rank, size)},
+    jvp="linear",
 )
 def _adaptive_avg_grad(g_: Any, /, x_shape: Any, rank: Any, size: Any) -> Any:
     shape = x_shape if len(x_shape) == rank + 2 else (1, *x_shape)
     return laid(kernels.adaptive_avg_pool_grad(batched(g_, rank), shape), len(x_shape))
+
+
+for _op in (_max_pool_grad, _max_take, _scatter, _gather, _avg_grad, _adaptive_avg_grad):
+    _op.batch = folding(lambda op=_op: op, _op.kernel)
 
 
 # ---- what users give --------------------------------------------------------------------------------------------------------
