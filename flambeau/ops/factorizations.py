@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import leading
 from ..autograd.primitive import primitive
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
@@ -34,11 +35,20 @@ LinAlgError.__module__, LinAlgError.__name__, LinAlgError.__qualname__ = "torch.
 publish("LinAlgError", LinAlgError, "linalg")
 
 
+# Functions of matrices, or batches of them: inside vmap there is one more leading dimension.
+LEADING = frozenset(
+    "inv inv_ex solve_triangular det slogdet cholesky cholesky_ex qr householder_product lu lu_factor lu_factor_ex lu_solve eigh "
+    "eigvalsh eig eigvals svd svdvals pinv cond matrix_rank matrix_power matrix_exp lstsq".split()
+)
+
+
 # ---- checks and publishing ------------------------------------------------------------------------------------------
 def linalg(fn: Any = None, *, out: bool = True, torch: str | tuple[str, ...] = (), method: bool = True) -> Any:
     """Publish as ``torch.linalg.name``; under each name in ``torch`` also as ``torch.name`` and ``Tensor.name``."""
     if fn is None:
         return lambda f: linalg(f, out=out, torch=torch, method=method)
+    if fn.__name__ in LEADING:
+        fn = leading(fn, fn.__name__ not in ("lstsq", "householder_product", "lu_solve"))
     shown = with_out(fn) if out else fn
     publish(fn.__name__, shown, "linalg")
     for name in (torch,) if isinstance(torch, str) else torch:
@@ -122,7 +132,7 @@ def like_input(g: Tensor, dtype: Any) -> Tensor:
 
 def is_nothing(g: Tensor) -> bool:
     """Whether a gradient is the zeros that were filled in."""
-    return not g._rg and not g._a.any()
+    return not g._rg and g._fw is None and not g._everything().any()
 
 
 def eye(n: int, like: Tensor) -> Tensor:
@@ -135,7 +145,10 @@ def outside_diagonal(t: Tensor, value: Any = 1) -> Tensor:
 
 
 # ---- inverse and solve ----------------------------------------------------------------------------------------------
-@primitive("linalg_inv_ex", vjp=lambda g, out: -(adjoint(out[0]) @ g[0] @ adjoint(out[0])))
+@primitive(
+    "linalg_inv_ex", vjp=lambda g, out: -(adjoint(out[0]) @ g[0] @ adjoint(out[0])), jvp=lambda a_t, out: (-(out[0] @ a_t @ out[0]), None),
+    batch={},
+)  # fmt: skip
 def _inv_ex(a: Any, /) -> Any:
     return K.inverse(a)
 
@@ -156,7 +169,7 @@ def inv(A: Tensor) -> Tensor:
             [0.0000, 0.2500]])
     """
     r, info = _inv("linalg.inv", A)
-    refuse_info("linalg.inv", info._a, _SINGULAR)
+    refuse_info("linalg.inv", info._everything(), _SINGULAR)
     return r
 
 
@@ -165,7 +178,7 @@ def inv_ex(A: Tensor, *, check_errors: bool = False) -> Any:
     """(inverse, info): info is 0, or which diagonal element made the matrix singular (the inverse is then nan)."""
     r, info = _inv("linalg.inv_ex", A)
     if check_errors:
-        refuse_info("linalg.inv_ex", info._a, _SINGULAR)
+        refuse_info("linalg.inv_ex", info._everything(), _SINGULAR)
     return return_types.linalg_inv_ex((r, info))
 
 
@@ -177,7 +190,18 @@ def _solve_rule(g: Any, a: Tensor, out: Any, b_shape: Any, left: bool, vector: b
     return sum_to(ga, a._a.shape), sum_to(gb, b_shape)
 
 
-@primitive("linalg_solve_ex", vjp=_solve_rule)
+def _solve_batch(info: Any, a: Tensor, b: Tensor, left: bool, vector: bool) -> Any:
+    if not vector:
+        a, b = info.aligned(a=a, b=b)
+        return _solve_ex(a.expand(info.size, *a._a.shape[1:]), b, left, False)
+    own = b._a.shape[info.has("b") :]
+    if len(own) == 1 and info.has("b"):
+        b = b.reshape(info.size, *(1,) * (a._a.ndim - info.has("a") - 2), *own)
+    x, failed = _solve_ex(info.full(a, info.has("a")), b.unsqueeze(-1), left, False)
+    return x.squeeze(-1), failed
+
+
+@primitive("linalg_solve_ex", vjp=_solve_rule, batch=_solve_batch)
 def _solve_ex(a: Any, b: Any, /, left: bool, vector: bool) -> Any:
     if vector:
         x, info = K.solve(a, b[..., None])
@@ -207,7 +231,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     tensor([1.0000, 0.5000])
     """
     r, info = _solve("linalg.solve", A, B, left)
-    refuse_info("torch.linalg.solve", info._a, _NO_SOLUTION)
+    refuse_info("torch.linalg.solve", info._everything(), _NO_SOLUTION)
     return r
 
 
@@ -229,7 +253,10 @@ def _triangular_rule(g: Tensor, a: Tensor, out: Tensor, b_shape: Any, upper: boo
     return ga, sum_to(gb, b_shape)
 
 
-@primitive("linalg_solve_triangular", vjp=_triangular_rule)
+@primitive(
+    "linalg_solve_triangular", vjp=_triangular_rule,
+    batch=lambda info, a, b, upper, left, unit: _solve_triangular(*info.aligned(a=a, b=b), upper, left, unit),
+)  # fmt: skip
 def _solve_triangular(a: Any, b: Any, /, upper: bool, left: bool, unit: bool) -> Any:
     return K.solve_triangular(a, b, upper, left, unit)
 
@@ -271,10 +298,11 @@ def _det_rule(g: Tensor, a: Tensor, out: Tensor) -> Tensor:
     conj = out.conj() if out._a.dtype.kind == "c" else out
     n = a._a.shape[-1]
     if not n:
-        return wrap(np.zeros_like(a._a))
-    if (np.abs(out._a) > 0).all() and np.isfinite(out._a).all():
+        return wrap(np.zeros(a._a.shape, a._a.dtype))
+    values = out._everything()
+    if (np.abs(values) > 0).all() and np.isfinite(values).all():
         inverse, info = _inv_ex(a)
-        if not info._a.any() and np.isfinite(inverse._a).all():
+        if not info._everything().any() and np.isfinite(inverse._everything()).all():
             return wide(g * conj) * adjoint(inverse)
     if mode() is False:
         return wide(g) * wrap(K.adjugate_adjoint(a._a).astype(a._a.dtype))
@@ -283,7 +311,7 @@ def _det_rule(g: Tensor, a: Tensor, out: Tensor) -> Tensor:
     return wide(g) * (minors.conj() if minors._a.dtype.kind == "c" else minors) * wrap(signs.astype(a._a.dtype))
 
 
-@primitive("linalg_det", vjp={"a": _det_rule})
+@primitive("linalg_det", vjp={"a": _det_rule}, batch={})
 def _det(a: Any, /) -> Any:
     return np.linalg.det(a).astype(a.dtype)
 
@@ -308,7 +336,7 @@ def _slogdet_rule(g: Any, a: Tensor, out: Any) -> Tensor:
     return c.unsqueeze(-1).unsqueeze(-1) * adjoint(_inv_ex(a)[0])
 
 
-@primitive("linalg_slogdet", vjp=_slogdet_rule)
+@primitive("linalg_slogdet", vjp=_slogdet_rule, batch={})
 def _slogdet(a: Any, /) -> Any:
     sign, size = np.linalg.slogdet(a)
     return np.asarray(sign, a.dtype), np.asarray(size, np.zeros(0, a.dtype).real.dtype)
@@ -338,7 +366,7 @@ def logdet(input: Tensor) -> Tensor:
     sign, size = _slogdet(input)
     if input._a.dtype.kind == "c":
         return sign.log() + size
-    return size.masked_fill(wrap(sign._a == -1), np.nan)
+    return size.masked_fill(sign == -1, np.nan)
 
 
 publish("logdet", logdet)
@@ -357,12 +385,12 @@ def _cholesky_rule(g: Any, out: Any, upper: bool) -> Tensor:
     return _solve_triangular(l, half, False, False, False)
 
 
-@primitive("linalg_cholesky_ex", vjp=_cholesky_rule)
+@primitive("linalg_cholesky_ex", vjp=_cholesky_rule, batch={})
 def _cholesky_ex(a: Any, /, upper: bool) -> Any:
     return K.cholesky(a, upper)
 
 
-@primitive("cholesky", vjp=lambda g, out, upper: _cholesky_rule((g,), (out,), upper))
+@primitive("cholesky", vjp=lambda g, out, upper: _cholesky_rule((g,), (out,), upper), batch={})
 def _cholesky_old(a: Any, /, upper: bool) -> Any:
     factor, info = K.cholesky(a, upper)
     refuse_info("cholesky", info, _NOT_POSITIVE)
@@ -379,7 +407,7 @@ def _checked_cholesky(name: str, a: Tensor, upper: bool) -> tuple[Tensor, Tensor
 def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
     """The lower triangular L with ``A = L @ L.mH`` of a Hermitian positive-definite matrix; LinAlgError if it isn't."""
     r, info = _checked_cholesky("linalg.cholesky", A, upper)
-    refuse_info("linalg.cholesky", info._a, _NOT_POSITIVE)
+    refuse_info("linalg.cholesky", info._everything(), _NOT_POSITIVE)
     return r
 
 
@@ -388,7 +416,7 @@ def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -
     """(L, info): info is 0, or the order of the leading minor that is not positive-definite."""
     r, info = _checked_cholesky("linalg.cholesky_ex", A, upper)
     if check_errors:
-        refuse_info("linalg.cholesky_ex", info._a, _NOT_POSITIVE)
+        refuse_info("linalg.cholesky_ex", info._everything(), _NOT_POSITIVE)
     return return_types.linalg_cholesky_ex((r, info))
 
 
@@ -413,6 +441,7 @@ def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
 
 
 for _name, _fn in (("cholesky", torch_cholesky), ("cholesky_solve", cholesky_solve), ("cholesky_inverse", cholesky_inverse)):
+    _fn = leading(_fn)
     publish(_name, with_out(_fn))
     setattr(Tensor, _name, _fn)
 
@@ -436,7 +465,7 @@ def _qr_rule(g: Any, out: Any, mode_: str) -> Tensor:
     return _solve_triangular(adjoint(r), gq + q @ middle, False, False, False)
 
 
-@primitive("linalg_qr", vjp=_qr_rule)
+@primitive("linalg_qr", vjp=_qr_rule, batch={})
 def _qr(a: Any, /, mode_: str) -> Any:
     if mode_ == "r":
         return np.zeros(0, a.dtype), np.linalg.qr(a, "r")
@@ -496,6 +525,7 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
 
 
 for _name, _fn in (("qr", torch_qr), ("geqrf", geqrf)):
+    _fn = leading(_fn)
     publish(_name, with_out(_fn))
     setattr(Tensor, _name, _fn)
 
@@ -508,7 +538,7 @@ def _lu_gradient(gl: Tensor, gu: Tensor, l: Tensor, u: Tensor, order: ndarray) -
     return _rows(_solve_triangular(adjoint(u), half, False, False, False), np.argsort(order, -1))
 
 
-@primitive("permute_rows", vjp={"x": lambda g, order: _rows(g, np.argsort(order, -1))})
+@primitive("permute_rows", vjp={"x": lambda g, order: _rows(g, np.argsort(order, -1))}, jvp="linear", batch={})
 def _rows(x: Any, /, order: ndarray) -> Any:
     return np.take_along_axis(x, np.broadcast_to(order, (*x.shape[:-2], order.shape[-1]))[..., None], -2)
 
@@ -647,6 +677,7 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
     return return_types.lu_unpack((p, l, u))
 
 
+torch_lu_solve, lu_unpack, torch_lu = leading(torch_lu_solve, False), leading(lu_unpack, False), leading(torch_lu)
 for _name, _fn in (("lu_solve", torch_lu_solve), ("lu_unpack", lu_unpack), ("lu", torch_lu)):
     publish(_name, _fn if _name == "lu" else with_out(_fn))
 Tensor.lu, Tensor.lu_solve = torch_lu, torch_lu_solve
@@ -666,7 +697,7 @@ def _eigh_rule(g: Any, out: Any) -> Tensor:
     return v @ middle @ adjoint(v)
 
 
-@primitive("linalg_eigh", vjp=_eigh_rule)
+@primitive("linalg_eigh", vjp=_eigh_rule, batch={})
 def _eigh(a: Any, /, uplo: str) -> Any:
     try:
         return tuple(np.linalg.eigh(a, uplo))
@@ -709,7 +740,7 @@ def _eig_rule(g: Any, out: Any, a_dtype: Any) -> Tensor:
     return like_input(_solve_ex(vh, middle, True, False)[0], a_dtype)
 
 
-@primitive("linalg_eig", vjp=_eig_rule)
+@primitive("linalg_eig", vjp=_eig_rule, batch={})
 def _eig(a: Any, /) -> Any:
     w, v = np.linalg.eig(a)
     wide = np.result_type(a.dtype, np.complex64)
@@ -719,7 +750,7 @@ def _eig(a: Any, /) -> Any:
 def _checked_eig(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     check_float(name, A)
     check_square(name, A)
-    if not np.isfinite(A._a).all():
+    if not np.isfinite(A._everything()).all():
         raise error(RuntimeError, "torch.linalg.eig: input tensor should not contain infs or NaNs.")
     return _eig(A)
 
@@ -769,7 +800,7 @@ def _svd_rule(g: Any, out: Any, a_shape: Any) -> Tensor:
     return ga
 
 
-@primitive("linalg_svd", vjp=_svd_rule)
+@primitive("linalg_svd", vjp=_svd_rule, batch={})
 def _svd(a: Any, /, full: bool) -> Any:
     return K.svd(a, full)
 
@@ -777,7 +808,7 @@ def _svd(a: Any, /, full: bool) -> Any:
 def _checked_svd(name: str, A: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
     check_float(name, A)
     check_matrix(name, A)
-    if not np.isfinite(A._a).all():
+    if not np.isfinite(A._everything()).all():
         raise error(LinAlgError, f"{name}: The algorithm failed to converge because the input matrix contained non-finite values.")
     return _svd(A, full)
 
@@ -801,6 +832,7 @@ def _no_driver(name: str, driver: Any) -> None:
         raise error(RuntimeError, f"{name}: keyword argument `driver=` is only supported on CUDA inputs with cuSOLVER backend.")
 
 
+@leading
 def torch_svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
     """(U, S, V) with ``input = U @ diag(S) @ V.mH``; ``torch.linalg.svd`` is the newer name."""
     u, s, vh = _checked_svd("linalg.svd", input, not some)
@@ -829,7 +861,7 @@ def _pinv_rule(g: Tensor, a: Tensor, out: Tensor) -> Tensor:
     return pk - adjoint(k @ p) + (gh - a @ k) @ p @ ph - (pk @ p) @ a
 
 
-@primitive("linalg_pinv", vjp={"a": _pinv_rule})
+@primitive("linalg_pinv", vjp={"a": _pinv_rule}, batch={})
 def _pinv(a: Any, /, atol: Any, rtol: Any, hermitian: bool) -> Any:
     if not a.size:
         return np.zeros((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype)
@@ -871,6 +903,7 @@ def pinv(A: Tensor, rcond: Any = None, *, atol: Any = None, rtol: Any = None, he
     return _pinv_of(A, atol, rcond if rtol is None else rtol, hermitian)
 
 
+@leading
 def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
     """``torch.linalg.pinv``, the older name."""
     return _pinv_of(input, None, rcond, False)

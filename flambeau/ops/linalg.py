@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import leading
 from ..autograd.pointwise import broadcast_error
 from ..autograd.primitive import primitive
 from ..core.dtypes import FLOAT, SCALAR_NAMES, dtype
@@ -36,6 +38,9 @@ from .takes import takes
 inv_ex, solve, det, svdvals = (
     _factorizations.inv_ex, _factorizations.solve, _factorizations.det, _factorizations.svdvals,
 )  # fmt: skip
+
+
+leading_unaligned = partial(leading, align=False)
 
 
 # ---- norms ----------------------------------------------------------------------------------------------------------
@@ -176,12 +181,12 @@ def _exp_rule(g: Tensor, a: Tensor) -> Tensor:
     """The upper right block of exp([[A^H, g], [0, A^H]]) (Najfeld and Havel, 1995)."""
     n = a._a.shape[-1]
     ah = adjoint(a)
-    zero = wrap(np.zeros_like(a._a))
+    zero = wrap(np.zeros(a._a.shape, a._a.dtype))
     big = cat([cat([ah, g], -1), cat([zero, ah], -1)], -2)
     return _matrix_exp(big).narrow(-2, 0, n).narrow(-1, n, n)
 
 
-@primitive("linalg_matrix_exp", vjp={"a": _exp_rule})
+@primitive("linalg_matrix_exp", vjp={"a": _exp_rule}, batch={})
 def _matrix_exp(a: Any, /) -> Any:
     return K.expm(a)
 
@@ -197,7 +202,7 @@ def matrix_exp(A: Tensor) -> Tensor:
 
 
 # ---- products of vectors --------------------------------------------------------------------------------------------
-@primitive("linalg_cross", vjp={
+@primitive("linalg_cross", jvp="each", batch=lambda info, a, b, dim: _cross(*info.aligned(a=a, b=b), dim), vjp={
     "a": lambda g, b, a_shape, dim: sum_to(_cross(conj(b), g, dim), a_shape),
     "b": lambda g, a, b_shape, dim: sum_to(_cross(g, conj(a), dim), b_shape),
 })  # fmt: skip
@@ -279,7 +284,7 @@ def _euclid_rule(g: Tensor, x: Tensor, y: Tensor, out: Tensor, mm: bool, needs: 
     return gx, gy
 
 
-@primitive("cdist", vjp=_euclid_rule)
+@primitive("cdist", vjp=_euclid_rule, batch=lambda info, x, y, mm: _euclid(*info.aligned(x=x, y=y), mm))
 def _euclid(x: Any, y: Any, /, mm: bool) -> Any:
     if mm:
         squares = (x * x).sum(-1)[..., :, None] + (y * y).sum(-1)[..., None, :] - 2 * (x @ y.swapaxes(-1, -2))
@@ -393,6 +398,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
 
 
 @public(out=True)
+@leading_unaligned
 def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:
     """``other`` multiplied with the whole orthogonal matrix of ``householder_product(input, tau)``, or its adjoint."""
     check_float("torch.ormqr", input)
@@ -440,7 +446,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
         mean = x.mean(1, True)
     else:
         n = w.sum()
-        if n._a == 0:
+        if (n._everything() == 0).any():
             raise error(RuntimeError, "cov(): weights sum to zero, can't be normalized")
         mean = (x * w).sum(1, True) / n
     factor = n - correction
@@ -449,7 +455,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     centred = x - mean
     weighted = centred if w is None else centred * w
     factor = factor.clamp(min=0) if isinstance(factor, Tensor) else max(factor, 0)
-    r = (weighted @ adjoint(centred)) / (factor if isinstance(factor, Tensor) else wrap(np.asarray(factor, x._a.real.dtype)))
+    r = (weighted @ adjoint(centred)) / (factor if isinstance(factor, Tensor) else wrap(np.asarray(factor, np.zeros(0, x._a.dtype).real.dtype)))
     return r if input._a.ndim == 2 else r.reshape(())
 
 
