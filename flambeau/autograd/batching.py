@@ -95,11 +95,14 @@ class Batched(Tensor):
     def _viewable(self) -> np.ndarray:
         return self._a
 
+    def _everything(self) -> np.ndarray:
+        return self._value._everything()
+
     def _detached(self) -> Tensor:
         return self.like(self._value._detached())
 
-    data = property(lambda self: self.like(self._value.data))  # type: ignore[assignment]
-    _version = property(lambda self: self._value._version)  # type: ignore[assignment]
+    data = property(lambda self: self.like(self._value.data))
+    _version = property(lambda self: self._value._version)
 
     def stride(self, dim: int | None = None) -> Any:
         s = self._value.stride()[1:]
@@ -116,7 +119,7 @@ class Batched(Tensor):
             "requires_grad_() outside of a function being transformed instead.",
         )
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"BatchedTensor(lvl={self._level.number}, bdim=0, value=\n    " + repr(self._value).replace("\n", "\n    ") + "\n)"
 
 
@@ -139,7 +142,7 @@ def _asks_for(what: str, message: str) -> None:
 
 _DATA_DEPENDENT = (
     "vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We don't support that yet, "
-    "please shout over at https://github.com/pytorch/functorch/issues/257 ."
+    "please file an issue at https://github.com/pytorch/pytorch/issues ."
 )
 _ITEM = (
     "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, please try to "
@@ -259,7 +262,7 @@ def through_rule(op: Any, level: Level, m: Modes, args: tuple[Any, ...], params:
 def wrapped(out: Any, level: Level) -> Any:
     if isinstance(out, (tuple, list)):
         items = [wrapped(o, level) for o in out]
-        return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
+        return type(out)._make(items) if hasattr(out, "_make") else type(out)(items)
     return batched(out, level) if isinstance(out, Tensor) else out
 
 
@@ -347,7 +350,7 @@ def stacked(outs: list[Any]) -> Any:
     first = outs[0]
     if isinstance(first, (tuple, list)):
         items = [stacked([o[i] for o in outs]) for i in range(len(first))]
-        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+        return type(first)._make(items) if hasattr(first, "_make") else type(first)(items)
     if not isinstance(first, Tensor):
         return first
     if any([o._a.shape != first._a.shape for o in outs]):
@@ -380,31 +383,96 @@ def loops(fn: Callable[..., Any]) -> Callable[..., Any]:
     return on_any
 
 
+def leading(fn: Callable[..., Any], align: bool = True) -> Callable[..., Any]:
+    """Decorator for a function that takes leading dimensions as they come: on batched tensors it runs once, on the values.
+
+    ``align``: its operands' leading dimensions broadcast; they are lined up first.
+    """
+    import functools
+
+    @functools.wraps(fn)
+    def on_any(*args: Any, **kwargs: Any) -> Any:
+        m = mode()
+        if m.__class__ is Modes and m.batch:
+            level = innermost((*args, *kwargs.values()))
+            if level is not None:
+                token = set_mode(without(m, level))
+                try:
+                    rank = max([t._a.ndim for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]) if align else 0
+                    values = [led(a, level, rank) for a in args]
+                    out = on_any(*values, **{k: led(v, level, rank) for k, v in kwargs.items()})
+                finally:
+                    reset_mode(token)
+                return led_out(out, level)
+        return fn(*args, **kwargs)
+
+    return on_any
+
+
+def led(a: Any, level: Level, rank: int) -> Any:
+    if not isinstance(a, Tensor):
+        return a
+    v = at(a, level)
+    return v if a._a.ndim >= rank else v.reshape(level.size, *(1,) * (rank - a._a.ndim), *a._a.shape)
+
+
+def led_out(out: Any, level: Level) -> Any:
+    if isinstance(out, (tuple, list)):
+        items = [led_out(o, level) for o in out]
+        return type(out)(items) if type(out) is not tuple else tuple(items)
+    has = isinstance(out, Tensor) and out._a.ndim and out._a.shape[0] == level.size  # an empty placeholder has no batch
+    return batched(out, level) if has else out
+
+
+def folding(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for a function all of whose tensors are (N, ...): inside vmap the examples go into N."""
+    import functools
+
+    @functools.wraps(fn)
+    def on_any(*args: Any, **kwargs: Any) -> Any:
+        m = mode()
+        if m.__class__ is Modes and m.batch:
+            level = innermost((*args, *kwargs.values()))
+            if level is not None:
+                token = set_mode(without(m, level))
+                try:
+                    fold = lambda a: at(a, level).flatten(0, 1) if isinstance(a, Tensor) else a  # noqa: E731
+                    out = on_any(*[fold(a) for a in args], **{k: fold(v) for k, v in kwargs.items()})
+                    return batched(out.reshape(level.size, -1, *out._a.shape[1:]), level)
+                finally:
+                    reset_mode(token)
+        return fn(*args, **kwargs)
+
+    return on_any
+
+
 # ---- in place --------------------------------------------------------------------------------------------------------------
 def write(t: Tensor, value: Tensor) -> Tensor:
     """Write ``value`` into ``t``, where one of them is batched."""
-    from .inplace import become
+    from .inplace import become, check_history
 
     level = innermost((t, value))
     assert level is not None
     if not is_batched(t, level):
         raise error(
             RuntimeError,
-            "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in extra_args which has "
-            "more elements than `self`. This happened due to `other` being vmapped over but `self` not being vmapped over at level "
-            f"{level.number}. Please try to use out-of-place operators instead of inplace arithmetic.",
+            "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in extra_args that has "
+            "more elements than `self`. This happened due to `other` being vmapped over but `self` not being vmapped over in a vmap. Please "
+            "try to use out-of-place operators instead of inplace arithmetic. If said operator is being called inside the PyTorch framework, "
+            "please file a bug report instead.",
             hint="The tensor that is changed would need a value for each example.",
         )
     m = full()
     token = set_mode(without(m, level))
     try:
+        check_history(t._value)
         v = at(value, level)
         if v._a.ndim < t._value._a.ndim:
             v = v.reshape(level.size, *(1,) * (t._value._a.ndim - v._a.ndim), *v._a.shape[1:])
-        become(t._value, v if v._a.shape == t._value._a.shape else v.expand(t._value._a.shape))  # type: ignore[attr-defined]
+        become(t._value, v if v._a.shape == t._value._a.shape else v.expand(t._value._a.shape))
     finally:
         reset_mode(token)
-    t._grad_fn, t._rg = t._value._grad_fn, t._value._rg  # type: ignore[attr-defined]
+    t._grad_fn, t._rg = t._value._grad_fn, t._value._rg
     return t
 
 

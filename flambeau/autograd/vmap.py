@@ -161,7 +161,7 @@ def outside(x: Any, dim: Any, level: Level, name: str) -> Any:
             ValueError,
             f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(x)}. Did you mean to set out_dims= to None for output?",
         )
-    value = x._value if inside else x.expand(level.size, *x._a.shape)  # type: ignore[attr-defined]
+    value = x._value if inside else x.expand(level.size, *x._a.shape)
     n = value._a.ndim
     if not isinstance(dim, int) or not -n <= dim < n:
         raise error(IndexError, f"Dimension out of range (expected to be in range of [-{n}, {n - 1}], but got {dim})")

@@ -137,12 +137,20 @@ def _attend_composite(q: Any, k: Any, v: Any, mask: Any, causal: Any, scale: Any
     return _mixed(q, k, v, mask, causal, scale, 0.0)
 
 
+def _attend_batch(b: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: Any, scale: Any) -> Tensor:
+    q, k, v = b.full(q, b.has("q")), b.full(k, b.has("k")), b.full(v, b.has("v"))
+    if mask is not None and b.has("mask"):
+        mask = mask.reshape(b.size, *(1,) * (q._a.ndim - mask._a.ndim), *mask._a.shape[1:])
+    return _attention(q, k, v, mask, causal, scale)
+
+
 _attention = primitive(
     "scaled_dot_product_attention",
     node="ScaledDotProductFlashAttentionForCpuBackward0",
     vjp=_attend_grads,
     aux=("p",),
     composite=_attend_composite,
+    batch=_attend_batch,
 )(_attend)
 
 
@@ -155,14 +163,19 @@ def _mixed(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, dropou
     if causal:
         scores = scores + wrap(_causal(*scores._a.shape[-2:], scores._a.dtype))
     elif mask is not None:
-        dead = _dead_rows(mask._a) if mask._a.shape[-1] else None
-        bias = wrap(np.where(mask._a, 0, -np.inf).astype(q._a.dtype)) if mask._a.dtype == bool else mask
+        if mask._a.__class__ is not np.ndarray:  # inside vmap
+            dead = (mask.logical_not() if mask._a.dtype == bool else mask == -math.inf).all(-1, True)
+            bias = wrap(np.zeros((), q._a.dtype)).where(mask, -math.inf) if mask._a.dtype == bool else mask
+        else:
+            rows = _dead_rows(mask._a) if mask._a.shape[-1] else None
+            dead = None if rows is None else wrap(rows)
+            bias = wrap(np.where(mask._a, 0, -np.inf).astype(q._a.dtype)) if mask._a.dtype == bool else mask
         if dead is not None:  # rows that see nothing: finite scores, whose probabilities are then 0
-            bias = bias.masked_fill(wrap(dead), 0.0)
+            bias = bias.masked_fill(dead, 0.0)
         scores = scores + bias
     p = _softmax(scores, scores._a.ndim - 1)
     if dead is not None:
-        p = p.masked_fill(wrap(dead), 0.0)
+        p = p.masked_fill(dead, 0.0)
     if dropout:
         p = FUNCTIONS["nn.functional"]["dropout"](p, dropout, True)
     return p @ v

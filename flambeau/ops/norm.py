@@ -169,7 +169,18 @@ def _layer_grads(g: Any, x: Any, w: Any, m: Any, r: Any, axes: Any, needs: Any) 
     return wrapped((dx, like(dw, w), like(db, w)), needs)
 
 
-@primitive("native_layer_norm", vjp=_layer_grads, aux=("m", "r"), composite=_layer_composite)
+def _layer_batch(info: Any, x: Any, w: Any, b: Any, axes: Any, eps: Any) -> Tensor:
+    x = info.full(x, info.has("x"))
+    if not (info.has("w") or info.has("b")):
+        return _layer_norm(x, w, b, axes, eps)
+
+    def fits(t: Any, has: bool) -> Any:
+        return t.reshape(info.size, *(1,) * (x._a.ndim - t._a.ndim), *t._a.shape[1:]) if has else t
+
+    return affine(_layer_norm(x, None, None, axes, eps), fits(w, info.has("w")), fits(b, info.has("b")))
+
+
+@primitive("native_layer_norm", vjp=_layer_grads, aux=("m", "r"), composite=_layer_composite, batch=_layer_batch)
 def _layer_norm(x: Any, w: Any, b: Any, /, axes: Any, eps: Any) -> Any:
     return kernels.layer_norm(x, w, b, axes, eps)
 
@@ -415,6 +426,7 @@ def pad_last(t: Tensor, before: int, after: int) -> Tensor:
 @primitive(
     "pad_last", node="ConstantPadNdBackward0",
     vjp={"x": lambda g, x_shape, before, after: g[..., before : before + x_shape[-1]]},
+    jvp="linear", batch={},
 )  # fmt: skip
 def _pad_last(x: Any, /, before: Any, after: Any) -> Any:
     return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, after)])

@@ -590,7 +590,7 @@ def _unpooled(name: str, rank: int, x: Any, indices: Any, kernel: Any, stride: A
         for d, (n, u, ss) in enumerate(zip(size, usual, s)):
             if not u - ss < n < u + ss:
                 raise error(ValueError, f'invalid output_size "{size}" (dim {d} must be between {u - ss} and {u + ss})')
-    at = indices._a
+    at = indices._everything()
     if at.size and (at.min() < 0 or at.max() >= prod(size)):
         wrong = int(at[(at < 0) | (at >= prod(size))].flat[0])
         volumes = "x".join(map(str, size)) if rank > 1 else f"{size[0]}x1"

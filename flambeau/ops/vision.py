@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import folding
 from ..autograd.primitive import primitive
 from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error
@@ -151,9 +152,9 @@ def _declare(mode: str, rank: int, antialias: bool) -> Any:
     def backward(g_: Any, /, how: Any) -> Any:
         return _resampled(g_, how, True)
 
-    there = primitive(name[:-9], node=name, vjp={"x": lambda g, how: back(g, how)})(forward)
+    there = primitive(name[:-9], node=name, vjp={"x": lambda g, how: back(g, how)}, jvp="linear", batch={})(forward)
     back = primitive(name[:-9] + "_grad", node=name[:-1].replace("Backward", "BackwardBackward") + "0",
-                     vjp={"g_": lambda g, how: there(g, how)})(backward)  # fmt: skip
+                     vjp={"g_": lambda g, how: there(g, how)}, jvp="linear", batch={})(backward)  # fmt: skip
     return there
 
 
@@ -381,6 +382,7 @@ def _cubic_weights(t: Tensor) -> list[Tensor]:
     return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
+@folding
 def grid_sample(
     input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None
 ) -> Tensor:
@@ -478,7 +480,7 @@ def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_m
 
 
 # ---- pixels and channels ----------------------------------------------------------------------------------------------------
-@primitive("pixel_shuffle", vjp={"x": lambda g, r: _unshuffle(g, r)})
+@primitive("pixel_shuffle", vjp={"x": lambda g, r: _unshuffle(g, r)}, jvp="linear", batch={})
 def _shuffle(x: Any, /, r: Any) -> Any:
     *lead, c, h, w = x.shape
     a = x.reshape(*lead, c // (r * r), r, r, h, w)
@@ -486,7 +488,7 @@ def _shuffle(x: Any, /, r: Any) -> Any:
     return a.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2).reshape(*lead, c // (r * r), h * r, w * r)
 
 
-@primitive("pixel_unshuffle", vjp={"x": lambda g, r: _shuffle(g, r)})
+@primitive("pixel_unshuffle", vjp={"x": lambda g, r: _shuffle(g, r)}, jvp="linear", batch={})
 def _unshuffle(x: Any, /, r: Any) -> Any:
     *lead, c, h, w = x.shape
     a = x.reshape(*lead, c, h // r, r, w // r, r)
@@ -534,9 +536,16 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     return _unshuffle(input, r)
 
 
+def _folded(b: Any, op: Any, x: Tensor, *params: Any) -> Tensor:
+    """(B, N, ...): the examples go into N."""
+    out = op(x.flatten(0, 1), *params)
+    return out.reshape(b.size, -1, *out._a.shape[1:])
+
+
 @primitive(
-    "channel_shuffle", vjp={"x": lambda g, x_shape, groups: _shuffle_channels(g, x_shape[1] // groups if groups else 1)}
-)
+    "channel_shuffle", vjp={"x": lambda g, x_shape, groups: _shuffle_channels(g, x_shape[1] // groups if groups else 1)}, jvp="linear",
+    batch=lambda b, x, groups: _folded(b, _shuffle_channels, x, groups),
+)  # fmt: skip
 def _shuffle_channels(x: Any, /, groups: Any) -> Any:
     n, c, *space = x.shape
     return x.reshape(n, groups, c // groups, *space).swapaxes(1, 2).reshape(x.shape)
@@ -566,7 +575,8 @@ def _blocks(size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) ->
 
 
 @primitive("im2col", node="Im2ColBackward0",
-           vjp={"x": lambda g, x_shape, kernel, dilation, padding, stride: _col2im(g, x_shape[2:], kernel, dilation, padding, stride)})
+           vjp={"x": lambda g, x_shape, kernel, dilation, padding, stride: _col2im(g, x_shape[2:], kernel, dilation, padding, stride)},
+           jvp="linear", batch=lambda b, x, kernel, dilation, padding, stride: _folded(b, _im2col, x, kernel, dilation, padding, stride))
 def _im2col(x: Any, /, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
     n, c, *size = x.shape
     out = _blocks(size, kernel, dilation, padding, stride)
@@ -576,7 +586,8 @@ def _im2col(x: Any, /, kernel: Any, dilation: Any, padding: Any, stride: Any) ->
 
 
 @primitive("col2im", node="Col2ImBackward0",
-           vjp={"x": lambda g, kernel, dilation, padding, stride: _im2col(g, kernel, dilation, padding, stride)})
+           vjp={"x": lambda g, kernel, dilation, padding, stride: _im2col(g, kernel, dilation, padding, stride)}, jvp="linear",
+           batch=lambda b, x, size, kernel, dilation, padding, stride: _folded(b, _col2im, x, size, kernel, dilation, padding, stride))
 def _col2im(x: Any, /, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
     n = x.shape[0]
     c = x.shape[1] // prod(kernel)
