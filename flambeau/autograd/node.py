@@ -7,17 +7,20 @@ recording; ``where`` the user's line. ``apply(g, wanted)`` returns one gradient 
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import Where, describe, error, here
+from ..core.modes import no_grad
 from ..core.tensor import InferenceCounter, Tensor, new_tensor
 from .saved_names import SavedAttributes
 
 next_seq = count().__next__
-LAST = 1 << 63  # AccumulateGrad runs as soon as it is ready, as PyTorch's does
+LAST = (1 << 64) - 1  # AccumulateGrad runs as soon as it is ready, as PyTorch's does
 
 
 class Freed:
@@ -60,9 +63,10 @@ class Node(SavedAttributes):  # type: ignore[valid-type,misc]
 
     def name(self) -> str:
         """The operator's name: ``MulBackward0``."""
-        return type(self).__name__
+        name = type(self).__name__
+        return "torch::autograd::" + name if name in ("CopyBackwards", "CopySlices") else name
 
-    def shown_inputs(self) -> tuple[int, ...] | None:
+    def shown_inputs(self) -> tuple[int | None, ...] | None:
         """Which entries of ``next`` PyTorch's node of this name has too; None: all of them."""
         from .saved_values import shown_inputs
 
@@ -177,9 +181,16 @@ def accumulator(t: Tensor) -> AccumulateGrad:
     ref = t._acc
     node = ref() if ref is not None else None
     if node is None:
-        node = AccumulateGrad(t)
-        t._acc = weakref.ref(node)
+        with _making:  # two threads that use a leaf for the first time must get the same one
+            ref = t._acc
+            node = ref() if ref is not None else None
+            if node is None:
+                node = AccumulateGrad(t)
+                t._acc = weakref.ref(node)
     return node
+
+
+_making = threading.RLock()
 
 
 def edges(tensors: Any) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
@@ -200,7 +211,8 @@ def edges(tensors: Any) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
 
 def operation(node: Node) -> str:
     """The operator's name in PyTorch's messages: ``Exp`` for ``ExpBackward0``."""
-    return node.name().removesuffix("0").removesuffix("Backward")
+    name, mark, number = node.name().rpartition("Backward")
+    return name + number.removesuffix("0") if mark and (not number or number.isdigit()) else node.name()
 
 
 # ---- saved tensors ------------------------------------------------------------------------------------------------
@@ -217,12 +229,15 @@ def freed_error(node: Node) -> BaseException:
 
 def version_error(node: Node, t: Tensor, saved: int, vc: list[int]) -> BaseException:
     changed = last_change(vc)
-    kind = {"float32": "FloatTensor", "float64": "DoubleTensor"}.get(t.dtype.name, f"{t.dtype.name.capitalize()}Tensor")
+    fn = t._grad_fn
+    made_by = "" if fn is None else "AsStrided" if t._base is not None else operation(fn)  # a view's history is made anew
+    kind = SCALAR_NAMES[t.dtype]
+    kind += "Type" if kind in ("Bool", "BFloat16") or "Complex" in kind else "Tensor"
     return error(
         RuntimeError,
         "one of the variables needed for gradient computation has been modified by an inplace operation: "
         f"[torch.{kind} {list(t._a.shape)}]"
-        + (f", which is output {t._nr} of {operation(t._grad_fn)}," if t._grad_fn is not None else "")
+        + (f", which is output {t._nr or 0} of {made_by}," if made_by else "")
         + f" is at version {vc[0]}; expected version {saved} instead.",
         hint=f"It was saved for {node.name()} at {describe(node.where)}"
         + (f"\n  and changed in place at {describe(changed)}" if changed else "")
@@ -258,6 +273,7 @@ class SavedOutput:
     """An output that its own node's rule needs: kept without the node, which would be a cycle."""
 
     __slots__ = ("a", "vc", "version", "nr", "fw")
+    a: Any  # the array, or HandedOver
 
     def __init__(self, t: Tensor) -> None:
         self.a, self.vc, self.nr = t._a, t._counter(), t._nr
@@ -302,6 +318,15 @@ class SavedOutput:
         self.a = HandedOver(value, unpack_hook, *self.shape_and_dtype())
 
 
+def unpacked_by(hook: Callable[[Any], Any], value: Any) -> Tensor:
+    """What an unpack hook makes of a packed value, with recording off."""
+    with no_grad():
+        t = hook(value)
+    if not isinstance(t, Tensor):
+        raise error(TypeError, f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {type(t).__name__}")
+    return t
+
+
 class HandedOver:
     """An output in the hands of ``saved_tensors_hooks``, in place of its array."""
 
@@ -311,9 +336,7 @@ class HandedOver:
         self.value, self.hook, self.shape, self.dtype = value, hook, shape, dtype
 
     def unpack(self, node: Node, recording: bool, nr: int) -> Tensor:
-        t = self.hook(self.value)
-        if not isinstance(t, Tensor):
-            raise error(TypeError, f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {type(t).__name__}")
+        t = unpacked_by(self.hook, self.value)
         if recording:
             t = t._detached()
             t._grad_fn, t._rg = node, True
