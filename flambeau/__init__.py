@@ -13,6 +13,7 @@ from typing import Any
 from .kernels import waiting as _waiting  # isort: skip  (before NumPy)
 from . import autograd
 from . import ops as _ops
+from .autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled, set_anomaly_enabled
 from .core import dtypes as _dtypes
 from .core.collector import run_less_often as _run_less_often
 from .core.device import device
@@ -82,7 +83,7 @@ _SETTINGS = (
 # Modules that are imported when they are first asked for, so that `import flambeau` stays quick.
 _LAZY = {
     "nn", "optim", "utils", "linalg", "special", "random", "serialization", "cuda", "backends", "cli",
-    "testing", "version", "return_types", "_VF",
+    "testing", "version", "return_types", "_VF", "func",
 }  # fmt: skip
 # Names that live in such a module.
 _FROM = {
@@ -90,7 +91,7 @@ _FROM = {
     "set_printoptions": "core.printing", "get_printoptions": "core.printing", "printoptions": "core.printing",
     "finfo": "core.limits", "iinfo": "core.limits",
     "get_num_threads": "kernels.threads",
-    "set_num_threads": "kernels.threads", "return_types": "ops.return_types",
+    "set_num_threads": "kernels.threads", "return_types": "ops.return_types", "vmap": "func",
 }  # fmt: skip
 _FROM.update(dict.fromkeys(_SETTINGS, "core.settings"))
 
@@ -134,8 +135,3 @@ def typename(obj: Any) -> str:
         return obj.type()
     t = obj if isinstance(obj, type) else type(obj)
     return f"{t.__module__}.{t.__qualname__}" if t.__module__ not in ("builtins", "") else t.__qualname__
-
-
-def is_anomaly_enabled() -> Any:
-    """Whether anomaly mode is on; flambeau's errors name the forward line without it."""
-    return False

@@ -38,12 +38,18 @@ def activate() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [shim, inherited]))
 
 
+#: Old modules beside PyTorch's package, and where what they hold is now.
+OTHERS = {"functorch": "flambeau.func"}
+
+
 class Finder:
-    """Finds `torch` and everything below it; finds nothing else."""
+    """Finds `torch` and everything below it, and its old companions; finds nothing else."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if name in OTHERS:
+            return ModuleSpec(name, Loader(), is_package=True)
         if name != "torch" and not name.startswith("torch."):
             return None
         if not torch_names.has_module(name):
@@ -62,6 +68,16 @@ class Loader:
         resolved = sys.modules[name] = resolve(name)
         if isinstance(resolved, missing.MissingModule):
             resolved.__spec__ = module.__spec__
+        for child in hidden_children(resolved):
+            # Known before anyone imports it: then the import system won't put it in the place of its namesake.
+            sys.modules.setdefault(f"{name}.{child}", resolve(f"{name}.{child}"))
+
+
+def hidden_children(package: ModuleType) -> list[str]:
+    """The loaded submodules whose name in the package means something else, as the function `autograd.gradcheck` does."""
+    prefix = package.__name__ + "."
+    loaded = {name.removeprefix(prefix): m for name, m in list(sys.modules.items()) if name.startswith(prefix)}
+    return [n for n, m in loaded.items() if "." not in n and isinstance(m, ModuleType) and package.__dict__.get(n, m) is not m]
 
 
 def exists(name: str) -> bool:
@@ -77,6 +93,8 @@ def exists(name: str) -> bool:
 
 def resolve(name: str) -> ModuleType:
     """The module that `name` ("torch", "torch.nn", ...) stands for: flambeau's own, or a stand-in."""
+    if name in OTHERS:
+        return importlib.import_module(OTHERS[name])
     if not exists(name):
         return missing.MissingModule(name)
     module = importlib.import_module("flambeau" + name.removeprefix("torch"))

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, TypeVar
+
+from .errors import error
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,8 +26,9 @@ class Modes:
     forward mode is open, a vmap is running, or somebody watches operators. The other modes change what a call records.
     """
 
-    __slots__ = ("grad", "inference", "pack_hooks", "hooks_disabled", "anomaly", "forward", "batch", "watch", "transformed")
-    grad: bool
+    __slots__ = ("grad", "inference", "pack_hooks", "hooks_disabled", "anomaly", "forward", "batch", "watch", "transformed", "enabled")
+    grad: bool  # whether calls are recorded: never in inference mode
+    enabled: bool  # whether recording is switched on, as is_grad_enabled says
     inference: bool
     pack_hooks: Any  # (pack, unpack) of the innermost saved_tensors_hooks, or None
     hooks_disabled: str | None  # the message of disable_saved_tensors_hooks
@@ -41,11 +45,13 @@ class Modes:
     def __init__(self, **fields: Any) -> None:
         for name, value in (self.DEFAULTS | fields).items():
             setattr(self, name, value)
+        self.enabled = self.grad
+        self.grad = self.enabled and not self.inference
         self.transformed = bool(self.forward or self.batch or self.watch is not None)
 
     def replace(self, **changes: Any) -> Any:
         """The modes with some changed: a bool where nothing but recording is left."""
-        fields = {name: changes.get(name, getattr(self, name)) for name in self.DEFAULTS}
+        fields = {name: changes.get(name, getattr(self, "enabled" if name == "grad" else name)) for name in self.DEFAULTS}
         if all([fields[name] == default for name, default in self.DEFAULTS.items() if name != "grad"]):
             return fields["grad"]
         return Modes(**fields)
@@ -55,6 +61,10 @@ _var: ContextVar[Any] = ContextVar("flambeau.modes", default=True)
 mode = _var.get
 set_mode = _var.set
 reset_mode = _var.reset
+
+# Whether the function of a reverse-mode transformation is running: its tape is its own affair, so that inference tensors
+# may be saved on it.
+transforming: ContextVar[bool] = ContextVar("flambeau.transforming", default=False)
 
 
 def full() -> Modes:
@@ -70,9 +80,9 @@ def with_grad(enabled: bool) -> Any:
 
 
 def is_grad_enabled() -> bool:
-    """Whether operators on tensors that require grad are recorded."""
+    """Whether operators on tensors that require grad are recorded (in inference mode they never are)."""
     m = mode()
-    return m if m is True or m is False else m.grad
+    return m if m is True or m is False else m.enabled
 
 
 class _ModeContext:
@@ -97,6 +107,13 @@ class _ModeContext:
 
     def __call__(self, fn: F) -> F:
         if inspect.isclass(fn):
+            warnings.warn(
+                "Decorating classes is deprecated and will be disabled in future versions. You should only decorate functions or "
+                "methods. To preserve the current behavior of class decoration, you can directly decorate the `__init__` method "
+                "and nothing else.",
+                FutureWarning,
+                stacklevel=2,
+            )
             cls: Any = fn
             cls.__init__ = self(cls.__init__)
             return fn
@@ -166,12 +183,20 @@ class enable_grad(_ModeContext):
 
 
 class set_grad_enabled(_ModeContext):
-    """Switch recording on or off: as a call (at once), a context manager or a decorator."""
+    """Switch recording on or off: as a call (at once), a context manager or a decorator.
+
+    >>> import flambeau as torch
+    >>> with torch.set_grad_enabled(False):
+    ...     torch.is_grad_enabled()
+    False
+    """
 
     def __init__(self, mode: bool) -> None:
-        self.mode = bool(mode)
+        if not isinstance(mode, bool):
+            raise error(TypeError, f"set_grad_enabled(): argument 'enabled' (position 1) must be bool, not {type(mode).__name__}")
+        self.mode = mode
         self.prev = is_grad_enabled()
-        set_mode(with_grad(self.mode))
+        set_mode(with_grad(mode))
 
     def _target(self) -> Any:
         return with_grad(self.mode)
@@ -187,11 +212,21 @@ class set_grad_enabled(_ModeContext):
         set_mode(with_grad(self.prev))  # as a decorator it must not switch the mode here and now
         return super().__call__(fn)
 
+    def __repr__(self) -> str:
+        return f"torch.autograd.grad_mode.set_grad_enabled(mode={self.mode})"
+
 
 class inference_mode(_ModeContext):
     """Like ``no_grad``, and further: tensors made under it can never take part in a graph.
 
-    flambeau runs it as ``no_grad``: what it makes may be used in a graph later, where PyTorch would refuse.
+    They have no version counter, may be changed in place only under the mode, and refuse to be saved for a backward
+    pass (``clone()`` outside gives a usual tensor). ``inference_mode(False)`` inside switches it off, and recording on.
+
+    >>> import flambeau as torch
+    >>> with torch.inference_mode():
+    ...     y = torch.ones(2) * 2
+    >>> y.is_inference(), y.requires_grad
+    (True, False)
     """
 
     mode: bool
@@ -207,9 +242,7 @@ class inference_mode(_ModeContext):
         pass
 
     def _target(self) -> Any:
-        if not self.mode:
-            return full().replace(grad=True, inference=False)
-        return full().replace(grad=False, inference=True)
+        return full().replace(grad=not self.mode, inference=self.mode)
 
     def clone(self) -> _ModeContext:
         return self.__class__(self.mode)

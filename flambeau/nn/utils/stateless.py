@@ -40,9 +40,9 @@ def _place(module: Module, name: str) -> tuple[dict[str, Any], str] | None:
     path, _, last = name.rpartition(".")
     owner: Any = module
     for part in path.split(".") if path else ():
-        owner = owner._modules.get(part)
-        if owner is None:
-            return None
+        if part not in owner._modules:
+            raise error(AttributeError, f"{owner._get_name()} has no attribute `{part}`", hint=f"The name given is {name!r}.")
+        owner = owner._modules[part]
     for where in (owner._parameters, owner._buffers):
         if last in where:
             return where, last
@@ -69,6 +69,9 @@ def _reparametrize_module(
         if messages:
             listed = "\n\t".join(messages)
             raise error(RuntimeError, f"Error(s) in reparametrizing for {module._get_name()}:\n\t{listed}")
+    for name, place in places.items():
+        if place is not None and wanted[name] is not None and not isinstance(wanted[name], Tensor):
+            raise error(TypeError, f"{wanted[name]} is not an instance of torch.Tensor", hint=f"It was given for {name!r}.")
     before = []
     try:
         for name, place in places.items():
