@@ -44,6 +44,13 @@ class Level:
         self.number, self.size, self.randomness = number, size, randomness
 
 
+def values(t: Tensor) -> np.ndarray:
+    """All values, those of every example: for checks that each example has to pass."""
+    while t.__class__ is Batched:
+        t = t._value  # type: ignore[attr-defined]
+    return t._a
+
+
 # ---- the array that a batched tensor shows ------------------------------------------------------------------------
 def _no_values(*_: Any, **__: Any) -> Any:
     frame, name = sys._getframe(1), "this operation"
@@ -74,11 +81,12 @@ for _name in (
 for _name in ("T", "mT", "real", "imag", "flat", "ctypes", "data", "__array_interface__"):
     setattr(Guard, _name, property(_no_values))
 
-_NOTHING = bytes(16)
+# What a reader that goes round the guard would see: nan, or -1. (A byte of 255 is no bool.)
+_NOTHING, _NO_BOOL = b"\xff" * 16, bytes(1)
 
 
 def guard(shape: tuple[int, ...], dt: Any) -> np.ndarray:
-    return np.ndarray.__new__(Guard, shape, dt, _NOTHING, 0, (0,) * len(shape))
+    return np.ndarray.__new__(Guard, shape, dt, _NO_BOOL if dt.kind == "b" else _NOTHING, 0, (0,) * len(shape))
 
 
 # ---- batched tensors -------------------------------------------------------------------------------------------------

@@ -13,13 +13,26 @@ from typing import Any
 
 from ..core.errors import error, here
 from ..core.modes import Modes, mode, no_grad, reset_mode, set_mode
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import Tensor
 from .function_node import (
-    UNSET, BackwardCFunction, FunctionCtx, outputs, save, set_extra, set_next, set_nrs, set_outputs, set_seq, set_where,
+    UNSET,
+    BackwardCFunction,
+    FunctionCtx,
+    outputs,
+    save,
+    set_extra,
+    set_next,
+    set_nrs,
+    set_outputs,
+    set_seq,
+    set_where,
 )  # fmt: skip
-from .node import Node, accumulator, next_seq
+from .node import Node, accumulator, edges, next_seq
 
 new_node: Callable[[type], Any] = object.__new__
+
+
+NO_BACKWARD = "You must implement either the backward or vjp method for your custom autograd.Function to use it with backward mode AD."
 
 
 class FunctionMeta(type):
@@ -52,11 +65,12 @@ class _SingleLevelFunction(metaclass=FunctionMeta):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """One gradient for each argument of ``forward``, from one for each output."""
-        raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function to use it with backward mode AD."
-        )
+        raise NotImplementedError(NO_BACKWARD)
 
-    vjp = staticmethod(functools.wraps(backward)(lambda ctx, *grad_outputs: _SingleLevelFunction.backward(ctx, *grad_outputs)))
+    @staticmethod
+    def vjp(ctx: Any, *grad_outputs: Any) -> Any:
+        """Another name for ``backward``."""
+        raise NotImplementedError(NO_BACKWARD)
 
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> Any:
@@ -127,6 +141,12 @@ class Function(_SingleLevelFunction):
         if two_parts or kwargs:
             args = placed(cls.forward, args, kwargs, two_parts)
         m = mode()
+        if m.__class__ is Modes and m.batch:
+            from .function_vmap import through_vmap
+
+            mapped = through_vmap(cls, m, args)
+            if mapped is not NotImplemented:
+                return mapped
         needs = tuple([a._rg if isinstance(a, Tensor) else False for a in args])
         node = new_node(cls._backward_cls)
         set_where(node, here())
@@ -143,7 +163,7 @@ class Function(_SingleLevelFunction):
         else:
             set_next(node, ())
             set_nrs(node, None)
-        token = set_mode(False if m is True or m is False else m.replace(grad=False))
+        token = set_mode(False if m is True or m is False else m.replace(grad=False, forward=0))
         try:
             if two_parts:
                 result = cls.forward(*args)
@@ -186,26 +206,26 @@ def connect(node: BackwardCFunction, args: tuple[Any, ...]) -> None:
 def finish(node: BackwardCFunction, args: tuple[Any, ...], result: Any, recording: bool, m: Any) -> Any:
     """Give the outputs their history, save what is to be saved."""
     several = isinstance(result, tuple)
-    outs = result if several else (result,)
-    if recording:
-        node._meta = [(o._a.shape, o._a.dtype) if isinstance(o, Tensor) else None for o in outs]
-        if len(outs) != 1:
-            set_outputs(node, len(outs))
-    if (
-        recording
-        and result.__class__ is Tensor
-        and result._base is None
-        and node.dirty_tensors is None
-        and node.non_differentiable is None
-        and result._a.dtype.kind not in "biu"
-        and not any([result is a for a in args])
-    ):  # what nearly every Function does
+    if recording and result.__class__ is Tensor and is_plain(node, args, result):
+        node._meta = [(result._a.shape, result._a.dtype)]
         result._grad_fn, result._rg = node, True
         if result._nr:
             result._nr = 0
-        final = [result]
+        outs: Any = (result,)
+        final: list[Any] = [result]
     else:
+        outs = result if several else (result,)
+        if recording:
+            node._meta = [(o._a.shape, o._a.dtype) if isinstance(o, Tensor) else None for o in outs]
+            if len(outs) != 1:
+                set_outputs(node, len(outs))
+            if m.__class__ is Modes and m.batch:
+                refuse_captured(node, outs)
         final = outputs(node, args, outs, recording)
+    if m.__class__ is Modes and m.forward:
+        from .function_tangents import push_tangents
+
+        push_tangents(node, args, final, m)
     if node.to_save is not None:
         if recording:
             node._saved = save(node, node.to_save, outs, final, args, m)
@@ -216,6 +236,27 @@ def finish(node: BackwardCFunction, args: tuple[Any, ...], result: Any, recordin
 
         note(node)
     return tuple(final) if several else final[0]
+
+
+def refuse_captured(node: BackwardCFunction, outs: tuple[Any, ...]) -> None:
+    """No argument is batched by a vmap, but an output is: there is no telling the history of which example it has."""
+    from .batching import Batched
+
+    if any([isinstance(o, Batched) for o in outs]):
+        raise error(
+            RuntimeError, f"{node._forward_cls.__name__}.forward used a tensor that is being vmapped over without being given it",
+            hint="Make it an argument of the Function.",
+        )  # fmt: skip
+
+
+def is_plain(node: BackwardCFunction, args: tuple[Any, ...], result: Tensor) -> bool:
+    """Whether the one output is a tensor of the Function's own, as of nearly every Function: it just points to the node."""
+    if result._base is not None or node.dirty_tensors is not None or node.non_differentiable is not None or result._a.dtype.kind in "biu":
+        return False
+    for a in args:
+        if a is result:
+            return False
+    return True
 
 
 def placed(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], two_parts: bool) -> tuple[Any, ...]:
@@ -261,7 +302,10 @@ def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
         if m is False or m is not True and not m.grad or not any([isinstance(a, Tensor) and a._rg for a in args]):
             return results
         many = isinstance(results, tuple)
-        node = Error()
+        node = Error(
+            "trying to differentiate twice a function that was marked with @once_differentiable",
+            "Its backward must be written in differentiable operators for that, and the mark taken off.",
+        )
         found = [o if o is None else refusing(o, node) for o in (results if many else (results,))]
         return tuple(found) if many else found[0]
 
@@ -269,25 +313,28 @@ def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refusing(t: Tensor, node: Error) -> Tensor:
-    r = t._detached()
-    r._grad_fn, r._rg = node, True
+    """The same values with ``node`` for their history."""
+    r: Any = t._detached()
+    part = r
+    while part is not None:  # inside vmap the history is that of the batch
+        part._grad_fn, part._rg = node, True
+        part = getattr(part, "_value", None)
     return r
 
 
 class Error(Node):
-    """The history of what a ``once_differentiable`` backward returned."""
+    """The history of what cannot be differentiated: a backward pass that reaches it raises."""
 
-    __slots__ = ()
+    __slots__ = ("phrase", "hint")
 
-    def __init__(self) -> None:
-        self.next, self.nrs, self.saved, self.extra = (), None, None, None
+    def __init__(self, phrase: str, hint: str, inputs: tuple[Any, ...] = ()) -> None:
+        self.next, self.nrs = edges(inputs)
+        self.saved, self.extra = None, None
         self.seq, self.where = next_seq(), here(3)
+        self.phrase, self.hint = phrase, hint
 
     def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
-        raise error(
-            RuntimeError, "trying to differentiate twice a function that was marked with @once_differentiable",
-            hint="Its backward must be written in differentiable operators for that, and the mark taken off.",
-        )  # fmt: skip
+        raise error(RuntimeError, self.phrase, hint=self.hint)
 
 
 class InplaceFunction(Function):

@@ -1,10 +1,28 @@
 """Custom Functions."""
 
+import sys
+import warnings
+
 import pytest
 
 import flambeau as torch
 from flambeau.autograd import Function
 from flambeau.autograd.function import once_differentiable
+from tests.autograd import function_cases as cases
+
+RECORDED = cases.recorded()
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_as_pytorch_was(name):
+    """What each Function of the table does is what PyTorch did when the table was recorded."""
+    assert cases.result(cases.CASES[name], torch) == RECORDED[name]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", cases.CASES)
+def test_record_is_what_pytorch_says(name):
+    assert cases.result(cases.CASES[name], pytest.importorskip("torch")) == RECORDED[name]
 
 
 class Cube(Function):
@@ -19,6 +37,19 @@ class Cube(Function):
         return g * 3 * x**2
 
 
+class Wrong(Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        return a * b
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+LINE_OF_WRONG = Wrong.backward.__code__.co_firstlineno
+
+
 def test_forward_and_backward():
     x = torch.tensor(2.0, requires_grad=True)
     y = Cube.apply(x)
@@ -27,154 +58,70 @@ def test_forward_and_backward():
     assert x.grad.item() == 12
 
 
-def test_double_backward_and_gradcheck():
+def test_gradcheck_of_both_orders():
     x = torch.randn(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(Cube.apply, (x,))
     assert torch.autograd.gradgradcheck(Cube.apply, (x,))
 
 
-def test_setup_context_form():
-    class Scale(Function):
-        @staticmethod
-        def forward(x, k):
-            return x * k
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.k = inputs[1]
-
-        @staticmethod
-        def backward(ctx, g):
-            return g * ctx.k, None
-
-    x = torch.ones(2, requires_grad=True)
-    Scale.apply(x, 4.0).sum().backward()
-    assert x.grad.tolist() == [4, 4]
-
-
-def test_saved_output_makes_no_cycle():
-    import gc
-    import weakref
-
-    class Exp(Function):
-        @staticmethod
-        def forward(ctx, x):
-            y = x.exp()
-            ctx.save_for_backward(y)
-            return y
-
-        @staticmethod
-        def backward(ctx, g):
-            return g * ctx.saved_tensors[0]
-
-    x = torch.zeros(2, requires_grad=True)
-    gc.collect()
-    gc.disable()
-    try:
-        y = Exp.apply(x)
-        ref = weakref.ref(y.grad_fn)
-        y.sum().backward()
-        assert x.grad.tolist() == [1, 1]
-        del y
-        assert ref() is None
-    finally:
-        gc.enable()
-
-
-def test_several_outputs_and_needs_input_grad():
-    class Both(Function):
-        @staticmethod
-        def forward(ctx, a, b):
-            ctx.needs = ctx.needs_input_grad
-            return a + b, a - b
-
-        @staticmethod
-        def backward(ctx, g, h):
-            return g + h, g - h
-
-    a = torch.ones(2, requires_grad=True)
-    b = torch.ones(2)
-    s, d = Both.apply(a, b)
-    assert s.grad_fn.needs_input_grad == (True, False)
-    s.sum().backward()  # d's gradient comes as zeros
-    assert a.grad.tolist() == [1, 1] and d.requires_grad
-
-
-def test_non_differentiable_output():
-    class Top(Function):
-        @staticmethod
-        def forward(ctx, x):
-            values, index = x.max(0)
-            ctx.mark_non_differentiable(index)
-            ctx.save_for_backward(index)
-            ctx.n = x.shape[0]
-            return values, index
-
-        @staticmethod
-        def backward(ctx, g, _):
-            (i,) = ctx.saved_tensors
-            out = torch.zeros(ctx.n)
-            out[i] = g
-            return out
-
-    x = torch.tensor([1.0, 3.0, 2.0], requires_grad=True)
-    v, i = Top.apply(x)
-    assert not i.requires_grad
-    v.backward()
-    assert x.grad.tolist() == [0, 1, 0]
-
-
-def test_mark_dirty():
-    class Double(Function):
-        @staticmethod
-        def forward(ctx, x):
-            x.mul_(2)
-            ctx.mark_dirty(x)
-            return x
-
-        @staticmethod
-        def backward(ctx, g):
-            return g * 2
-
-    x = torch.ones(2, requires_grad=True)
-    y = x * 1
-    z = Double.apply(y)
-    assert z is y
-    z.sum().backward()
-    assert x.grad.tolist() == [2, 2]
-
-
-def test_wrong_number_of_gradients():
-    class Wrong(Function):
-        @staticmethod
-        def forward(ctx, a, b):
-            return a * b
-
-        @staticmethod
-        def backward(ctx, g):
-            return g
-
+def test_errors_name_the_lines():
+    """The Function's own line, the line that called it, and the line of the backward pass."""
     a = torch.ones(1, requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"function WrongBackward returned an incorrect number of gradients \(expected 2, got 1\)"):
-        Wrong.apply(a, a).backward()
+    applied = sys._getframe().f_lineno + 1
+    y = Wrong.apply(a, a)
+    with pytest.raises(RuntimeError, match=r"function WrongBackward returned an incorrect number of gradients \(expected 2, got 1\)") as e:
+        y.backward()
+    text = str(e.value) + "".join(e.value.__notes__)
+    assert f"{__file__}:{LINE_OF_WRONG}" in text
+    assert f"{__file__}:{applied} in test_errors_name_the_lines: y = Wrong.apply(a, a)" in text
+    assert "y.backward()" in text
 
 
-def test_wrong_shape():
-    class Wrong(Function):
+def test_error_of_the_functions_own_backward():
+    class Fails(Function):
         @staticmethod
-        def forward(ctx, a):
-            return a * 1
+        def forward(ctx, x):
+            return x * 2
 
         @staticmethod
         def backward(ctx, g):
-            return torch.ones(5)
+            raise KeyError("mine")
 
-    a = torch.ones(2, requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"Function WrongBackward returned an invalid gradient at index 0 - got \[5\] but expected shape compatible with \[2\]"):
-        Wrong.apply(a).sum().backward()
+    y = Fails.apply(torch.ones(2, requires_grad=True))
+    with pytest.raises(KeyError, match="mine") as e:
+        y.sum().backward()
+    assert "FailsBackward" in e.value.__notes__[0]
 
 
-def test_once_differentiable():
+def test_a_failed_call_leaves_recording_as_it_was():
+    class Fails(Function):
+        @staticmethod
+        def forward(ctx, x):
+            raise ValueError
+
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            before = torch.is_grad_enabled()
+            with pytest.raises(ValueError):
+                Fails.apply(torch.ones(1))
+            assert torch.is_grad_enabled() is before
+
+
+def test_complex_gradient_of_a_real_input():
+    class Turned(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 1j
+
+    with pytest.raises(RuntimeError, match="invalid gradient at index 0 - it is complex, but the input is real"):
+        Turned.apply(torch.ones(2, requires_grad=True)).sum().backward()
+
+
+def test_once_differentiable_says_what_to_do():
     class Square(Function):
         @staticmethod
         def forward(ctx, x):
@@ -190,25 +137,28 @@ def test_once_differentiable():
     x = torch.tensor(3.0, requires_grad=True)
     v = torch.ones((), requires_grad=True)
     (g,) = torch.autograd.grad(Square.apply(x), x, v, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="once_differentiable") as e:
         g.backward()
+    assert "differentiable operators" in str(e.value)
 
 
-def test_input_returned_as_it_is():
-    class Same(Function):
+def test_reentrant_backward_passes_nest_deep():
+    class Nest(Function):
         @staticmethod
-        def forward(ctx, x):
-            return x
+        def forward(ctx, x, n):
+            with torch.enable_grad():
+                ctx.t = x.detach().requires_grad_()
+                ctx.y = Nest.apply(ctx.t, n - 1) if n else ctx.t * 2
+            return ctx.y.detach()
 
         @staticmethod
         def backward(ctx, g):
-            return g * 7
+            torch.autograd.backward(ctx.y, g)
+            return ctx.t.grad, None
 
     x = torch.ones(2, requires_grad=True)
-    y = Same.apply(x)
-    assert y is not x
-    y.sum().backward()
-    assert x.grad.tolist() == [7, 7]
+    Nest.apply(x, 60).sum().backward()
+    assert x.grad.tolist() == [2, 2]
 
 
 def test_gradcheck_finds_a_missing_factor():
@@ -224,7 +174,33 @@ def test_gradcheck_finds_a_missing_factor():
             return g * x
 
     x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
-    with pytest.raises(RuntimeError, match="Jacobian mismatch for output 0 with respect to input 0") as e:
+    with pytest.raises(RuntimeError, match="Jacobian mismatch for output 0 with respect to input 0"):
         torch.autograd.gradcheck(Half.apply, (x,))
-    assert "multiply the gradient by 2" in str(e.value)
     assert not torch.autograd.gradcheck(Half.apply, (x,), raise_exception=False)
+
+
+def test_many_threads():
+    import threading
+
+    results = {}
+
+    def work(i):
+        x = torch.full((4,), float(i), requires_grad=True)
+        for _ in range(50):
+            x.grad = None
+            Cube.apply(Cube.apply(x)).sum().backward()
+        results[i] = x.grad[0].item()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 5)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert results == {i: 9.0 * i**8 for i in range(1, 5)}
+
+
+def test_instantiation_warns():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DeprecationWarning, match="should not be instantiated"):
+            Cube()
