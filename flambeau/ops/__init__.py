@@ -4,6 +4,8 @@ Here are imported those that nearly every program uses. The others follow when o
 (``later.py``); tools/operator_names.py lists their names in ``names.py``, a test says when that list is out of date.
 """
 
+from typing import Any
+
 from . import (
     arithmetic,
     compare,
@@ -15,3 +17,12 @@ from . import (
     reductions,
     views,
 )
+
+
+def __getattr__(name: str) -> Any:
+    """``torch.ops.aten``: PyTorch's names for operators."""
+    if name == "aten":
+        from .._aten import aten
+
+        return aten
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -218,6 +218,20 @@ def test_state_at_the_ends_of_a_block(torch, draws):
     same(h.get_state(), g.get_state())
 
 
+def test_mark():
+    g = MT(5)
+    for draws in (0, 1, 700):
+        g.u32(draws)
+        random.normal_(array(1), 0, 1, g)  # half of a pair: the other half is kept
+        mark, state = g.mark(), g.get_state()
+        drawn = [g.u32(1000), random.normal_(array(3), 0, 1, g), g.u64(2)]
+        g.manual_seed(1)
+        g.return_to(mark)
+        same(state, g.get_state())
+        for a, b in zip(drawn, [g.u32(1000), random.normal_(array(3), 0, 1, g), g.u64(2)]):
+            assert a is None or (a == b).all()
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("p_name", FLOATS)
 @pytest.mark.parametrize("name", ["float32", "bool", "int64", "bfloat16"])

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flambeau.cli.machine import describe
 
-from .runner import SIDES, TARGETS, Runs, summary
+from .runner import CHECKPOINTS, SIDES, TARGETS, Runs, comparison, summary
 
 __all__ = ["main"]
 
@@ -30,16 +30,21 @@ def main(args: list[str]) -> int:
         console.print("PyTorch is not installed here: only flambeau's side is measured (pip install torch).")
 
     results = {name: alternate(runs, name, sides, options.rounds, console) for name in options.names}
-    rows = [summary(name, results[name]) for name in options.names]
-    Console().print(table(rows))
+    rows = [summary(name, results[name]) for name in options.names if name in TARGETS]
+    compared = [row for name in options.names if name in CHECKPOINTS for row in comparison(name, results[name])]
+    if rows:
+        Console().print(table(rows))
+    if compared:
+        Console().print(table_of_comparisons(compared))
     if options.json:
         report = {
             "machine": describe(), "threads": options.threads, "rounds": options.rounds, "torch": version,
-            "summary": rows, "runs": results,
+            "summary": rows, "comparisons": compared, "runs": results,
         }  # fmt: skip
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         console.print(f"All of it: {options.json}")
-    return int(any(row["flambeau"] is None for row in rows))
+    failed = {name for name in options.names if "error" in results[name]["flambeau"][-1]}
+    return int(bool(failed))
 
 
 def alternate(
@@ -67,9 +72,10 @@ def parse(args: list[str]) -> argparse.Namespace:
         prog="flambeau bench",
         description="Times whole training steps in fresh processes, flambeau and PyTorch in turn. A ratio under 1 "
         "means that flambeau is faster.",
-        epilog="Workloads: " + ", ".join(TARGETS),
+        epilog="Workloads: " + ", ".join(TARGETS) + "; `checkpoint` compares a deep network's memory and time with and without "
+        "checkpoints (" + ", ".join(CHECKPOINTS) + ").",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="workloads (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="workloads (default: all but checkpoint)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each side runs (default: 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each side (default: 2)")
     parser.add_argument("--json", metavar="FILE", help="write every figure, and what machine it is, to FILE")
@@ -81,9 +87,10 @@ def parse(args: list[str]) -> argparse.Namespace:
         help="the Python that has PyTorch (default: this one)",
     )
     options = parser.parse_args(args)
-    unknown = [name for name in options.names if name not in TARGETS]
+    options.names = [n for name in options.names for n in (CHECKPOINTS if name == "checkpoint" else (name,))]
+    unknown = [name for name in options.names if name not in TARGETS and name not in CHECKPOINTS]
     if unknown:
-        parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+        parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(TARGETS)}, checkpoint")
     if options.rounds < 1 or options.threads < 1:
         parser.error("--rounds and --threads are at least 1")
     options.names = options.names or list(TARGETS)
@@ -109,6 +116,25 @@ def table(rows: list[dict[str, Any]]) -> Table:
             " / ".join(f"{row[f'{side}_bytes_per_node']:.0f}" for side in SIDES if row.get(f"{side}_bytes_per_node"))
             + (" B a node" if row.get("flambeau_bytes_per_node") else ""),
         )
+    return out
+
+
+def table_of_comparisons(rows: list[dict[str, Any]]) -> Table:
+    out = Table(
+        title="64 layers with checkpoints and without: best step of all rounds, and MiB beyond the parameters",
+        title_justify="left",
+    )
+    for heading in ("checkpoints", "side"):
+        out.add_column(heading)
+    for heading in ("plain", "with", "ratio", "MiB plain", "with", "ratio"):
+        out.add_column(heading, justify="right")
+    for row in rows:
+        met = "[green]" if row["ratio"] <= row["target"] else "[red]"
+        out.add_row(
+            row["workload"].removeprefix("checkpoint_"), row["side"], duration(row["plain_seconds"]), duration(row["seconds"]),
+            f"{met}{row['ratio']:.2f}", *(f"{row[key] / 2**20:.0f}" for key in ("plain_memory", "memory")),
+            f"{row['memory_ratio']:.2f}",
+        )  # fmt: skip
     return out
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flambeau.cli import alias
 
-__all__ = ["SIDES", "TARGETS", "Runs", "summary"]
+__all__ = ["CHECKPOINTS", "SIDES", "TARGETS", "Runs", "comparison", "summary"]
 
 SIDES = ("flambeau", "torch")
 
@@ -29,6 +29,9 @@ TARGETS = {
     "chain": 0.6,
     "first_step": 0.3,
 }
+
+# The ratios to stay under, time of a step with checkpoints over that of the plain one. `flambeau bench checkpoint`.
+CHECKPOINTS = {"checkpoint_sequential_8": 1.4, "checkpoint_every_layer": 1.4}
 
 WORKLOADS = str(Path(__file__).with_name("workloads.py"))
 
@@ -87,3 +90,17 @@ def summary(name: str, results: dict[str, list[dict[str, Any]]]) -> dict[str, An
     if row["flambeau"] is not None and row["torch"] is not None:
         row["ratio"] = row["flambeau"] / row["torch"]
     return row
+
+
+def comparison(name: str, results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of a workload that compares each side with itself: the best times of all rounds, and the least memory."""
+    rows = []
+    for side in SIDES:
+        rounds = [r for r in results.get(side, []) if "error" not in r]
+        if rounds:
+            row = {key: min(r[key] for r in rounds) for key in ("plain_seconds", "seconds", "plain_memory", "memory")}
+            rows.append({
+                "workload": name, "side": side, "target": CHECKPOINTS[name], **row,
+                "ratio": row["seconds"] / row["plain_seconds"], "memory_ratio": row["memory"] / row["plain_memory"],
+            })  # fmt: skip
+    return rows

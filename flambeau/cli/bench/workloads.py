@@ -15,6 +15,7 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 BUDGET = 1.0  # seconds of timed steps, after two steps or more of warming up
 
@@ -216,6 +217,64 @@ def trainer(model, optimizer, x, y):
     return step
 
 
+DEPTH = 64
+
+
+class Residual(nn.Module):
+    """x + W2 gelu(W1 norm(x)), four times as wide inside."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.grow, self.shrink = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        return x + self.shrink(F.gelu(self.grow(self.norm(x))))
+
+
+def checkpoint_sequential_8(layers, x):
+    """64 residual layers of width 128, batch 512, in 8 = sqrt(64) segments."""
+    return checkpoint_sequential(layers, 8, x, use_reentrant=False)
+
+
+def checkpoint_every_layer(layers, x):
+    """The same, each layer a checkpoint."""
+    for layer in layers:
+        x = checkpoint(layer, x, use_reentrant=False)
+    return x
+
+
+def compare(forward, width=128, batch=512):
+    """Memory and time of forward and backward with checkpoints, and of the same network without.
+
+    Memory is the peak less what parameters and their gradients take. The steps take turns, and the best of each counts.
+    """
+    layers = nn.Sequential(*[Residual(width) for _ in range(DEPTH)])
+
+    def step(forward, x):
+        for p in layers.parameters():
+            p.grad.zero_()
+        forward(layers, x).square().mean().backward()
+
+    for p in layers.parameters():
+        p.grad = torch.zeros_like(p)
+    x = torch.randn(batch, width)
+    step(forward, x[:32])
+    result = {}
+    for prefix, form in (("", forward), ("plain_", lambda layers, x: layers(x))):
+        reset_peak()
+        before = resident()
+        step(form, x)
+        result[prefix + "memory"] = peak() - before
+    times = {"seconds": [], "plain_seconds": []}
+    end = time.perf_counter() + 8 * BUDGET
+    while len(times["seconds"]) < 3 or time.perf_counter() < end:
+        for key, form in (("plain_seconds", lambda layers, x: layers(x)), ("seconds", forward)):
+            start = time.perf_counter()
+            step(form, x)
+            times[key].append(time.perf_counter() - start)
+    return result | {key: min(t) for key, t in times.items()} | {"steps": len(times["seconds"]), "peak": peak()}
+
+
 def resident():
     """Bytes of this process in memory now."""
     try:
@@ -236,6 +295,16 @@ def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def reset_peak():
+    """Let ``peak`` begin anew, where the kernel can; elsewhere measure the smaller first."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass
+
+
+COMPARISONS = {f.__name__: f for f in (checkpoint_sequential_8, checkpoint_every_layer)}
 WORKLOADS = {
     f.__name__: f for f in (xor, pointwise_small, mlp, resnet20, gpt, lstm, pointwise_large, chain, first_step)
 }
@@ -244,6 +313,8 @@ WORKLOADS = {
 def measure(name):
     """Warms up, then times steps for BUDGET seconds, at least three."""
     torch.manual_seed(0)
+    if name in COMPARISONS:
+        return compare(COMPARISONS[name])
     step = WORKLOADS[name]()
     if getattr(step, "once", False):
         step()

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from flambeau.cli.bench import command
-from flambeau.cli.bench.runner import TARGETS, summary
+from flambeau.cli.bench.runner import CHECKPOINTS, TARGETS, comparison, summary
 
 
 def test_summary():
@@ -13,6 +13,24 @@ def test_summary():
     row = summary("mlp", {"flambeau": side})
     assert row["torch"] is None and row["ratio"] is None
     assert command.table([row]).row_count == 1
+
+
+def test_comparison():
+    name = "checkpoint_every_layer"
+    rounds = [
+        {"seconds": 3.0, "plain_seconds": 2.5, "memory": 10, "plain_memory": 40, "steps": 3},
+        {"seconds": 4.0, "plain_seconds": 2.0, "memory": 20, "plain_memory": 40, "steps": 3},
+        {"error": "killed"},
+    ]
+    (row,) = comparison(name, {"flambeau": rounds, "torch": []})
+    assert (row["side"], row["seconds"], row["plain_seconds"], row["ratio"]) == ("flambeau", 3.0, 2.0, 1.5)
+    assert (row["memory"], row["memory_ratio"], row["target"]) == (10, 0.25, 1.4)
+    assert command.table_of_comparisons([row, row]).row_count == 2
+
+
+def test_checkpoint_stands_for_its_workloads(capsys):
+    assert command.parse(["xor", "checkpoint"]).names == ["xor", *CHECKPOINTS]
+    assert command.parse([]).names == list(TARGETS)
 
 
 @pytest.mark.parametrize("seconds, text", [(None, ""), (2.5, "2.5 s"), (0.0123, "12.3 ms"), (1.5e-5, "15 µs")])
@@ -25,7 +43,7 @@ def test_every_target_has_a_workload():
     from pathlib import Path
 
     tree = ast.parse(Path(command.__file__).with_name("workloads.py").read_text())
-    assert set(TARGETS) <= {f.name for f in tree.body if isinstance(f, ast.FunctionDef)}
+    assert {*TARGETS, *CHECKPOINTS} <= {f.name for f in tree.body if isinstance(f, ast.FunctionDef)}
 
 
 def test_unknown_workload(capsys):
