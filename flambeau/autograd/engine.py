@@ -1,398 +1,154 @@
-"""The backward pass.
-
-One loop, never recursive: count how often each node will be reached, then run nodes as they become ready, the most
-recently recorded first (PyTorch's order, so that sums of gradients come out in the same order). What a node saved is
-freed as soon as it has run.
-"""
+"""``backward`` and ``grad``: what users ask of the backward pass (``loop.py``), and what is checked before it starts."""
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import FLOAT
-from ..core.errors import describe, error
-from ..core.modes import Modes, mode, reset_mode, set_mode, with_grad
+from ..core.dtypes import FLOAT, FROM_NP, dtype
+from ..core.errors import error, user_level
+from ..core.modes import Modes, mode, transforming
+from ..core.size import Size
 from ..core.tensor import Tensor, new_tensor
-from ..kernels import expr as E
-from ..kernels.ufunc import LARGE, kernel
-from .holders import ALONE, IN_BUFFER, owns_memory, references
-from .node import AccumulateGrad, Node, accumulator
-from .passes import Pass, reset_pass, set_pass
+from .graph import GradientEdge
+from .loop import Capture, run
+from .node import Node, accumulator
 
-_add = np.add
-_add_many = kernel(E.var("a") + E.var("b"), ("a", "b"), "accumulate")  # np.add knows no threads
-ndarray = np.ndarray
+_warned_of_cycle = False
 
 
-class Capture:
-    """Where ``autograd.grad`` wants the gradient of an input: at output ``nr`` of a node."""
-
-    __slots__ = ("nr", "grad", "tensor")
-
-    def __init__(self, nr: int, tensor: Tensor) -> None:
-        self.nr, self.tensor, self.grad = nr, tensor, None
+# ---- what is given ------------------------------------------------------------------------------------------------
+def as_tuple(x: Any) -> tuple[Any, ...]:
+    return (x,) if isinstance(x, (Tensor, GradientEdge)) else tuple(x)
 
 
-def run(
-    roots: list[tuple[Node, int, Tensor]],
-    keep: bool,
-    create: bool,
-    captures: dict[Node, list[Capture]] | None = None,
-    accumulate: bool = True,
-) -> None:
-    """Push gradients from ``roots`` (node, output number, gradient) through the graph.
-
-    ``captures`` None means: into every leaf. Otherwise only nodes on a path to a captured one run; an AccumulateGrad
-    among them accumulates only if ``accumulate``.
-    """
-    wanted = None if captures is None else needed_nodes([r[0] for r in roots], captures)
-    waits = count_waits(roots, wanted)
-    buffers: dict[Node, Any] = {}
-    owned: set[Node] = set()  # nodes whose buffer is a sum that we made, free to be added to
-    node: Any
-    g: Any
-    outs: Any
-    m = mode()
-    public = create or m.__class__ is Modes and m.transformed  # sums must be seen by the tape, tangents or batches
-    for node, nr, g in roots:
-        feed(buffers, owned, node, nr, g, public)
-    ready: list[tuple[int, Node]] = []
-    for node in dict.fromkeys(r[0] for r in roots):
-        if not waits.get(node):
-            heappush(ready, (-node.seq, node))
-    token = set_mode(with_grad(create))
-    outer = set_pass(Pass(captures is None))
-    node = None
-    try:
-        node = heappop(ready)[1] if ready else None
-        while node is not None:
-            g = buffers.pop(node, None)
-            if owned:
-                owned.discard(node)
-            extra = node.extra
-            if extra is not None and "pre" in extra:
-                g = run_prehooks(extra["pre"], g, node.n_outputs)
-            if captures is not None and node in captures:
-                for c in captures[node]:
-                    c.grad = g[c.nr] if node.n_outputs != 1 and g is not None else g
-            if node.__class__ is AccumulateGrad:
-                if accumulate and g is not None:
-                    accumulate_grad(node, g, create)
-                    if extra is not None and "post" in extra:
-                        run_leaf_posthooks(extra["post"], g)
-                node = heappop(ready)[1] if ready else None
-                continue
-            if wanted is not None and node not in wanted[1]:
-                outs = ()
-            elif g is None and not node_takes_none(node):
-                outs = (None,) * len(node.next)
-            else:
-                outs = node.apply(g, None if wanted is None else wanted[0])
-                if extra is not None and "post" in extra:
-                    outs = run_posthooks(extra["post"], outs, g)
-                if not keep:
-                    node.release()
-            g = None
-            nrs = node.nrs
-            i = 0
-            following = None
-            for gi in outs:
-                n = node.next[i]
-                i += 1
-                if n is None or wanted is not None and n not in wanted[0]:
-                    continue
-                if gi is not None:
-                    if n in buffers or n.n_outputs != 1:
-                        feed(buffers, owned, n, 0 if nrs is None else nrs[i - 1], gi, public)
-                    else:
-                        buffers[n] = gi
-                left = waits[n] - 1
-                if left:
-                    waits[n] = left
-                elif following is None and not ready:
-                    following = n
-                else:
-                    if following is not None:
-                        heappush(ready, (-following.seq, following))
-                        following = None
-                    heappush(ready, (-n.seq, n))
-            gi = outs = None
-            node = following if following is not None else heappop(ready)[1] if ready else None
-    except Exception as e:
-        where = getattr(node, "where", None)
-        if where is not None and describe(where) not in str(e):
-            e.add_note(f"in the backward pass of {node.name()}, recorded at {describe(where)}")
-        raise
-    finally:
-        reset_mode(token)
-        reset_pass(outer)
-
-
-def node_takes_none(node: Node) -> bool:
-    """A custom Function runs even when no gradient arrives: it may want to know."""
-    return getattr(node, "takes_none", False)
-
-
-def count_waits(roots: Any, wanted: Any) -> dict[Node, int]:
-    """How many gradients each node will receive before it may run."""
-    waits: dict[Node, int] = {}
-    seen = dict.fromkeys(r[0] for r in roots)
-    stack = list(seen)
-    pop, push = stack.pop, stack.append
-    while stack:
-        node = pop()
-        if wanted is not None and node not in wanted[1]:
-            continue
-        for n in node.next:
-            if n is not None and (wanted is None or n in wanted[0]):
-                if n in waits:
-                    waits[n] += 1
-                else:
-                    waits[n] = 1
-                    if n not in seen:
-                        push(n)
-    return waits
-
-
-def needed_nodes(roots: list[Node], captures: dict[Node, list[Capture]]) -> tuple[set[Node], set[Node]]:
-    """(nodes on a path from a root to a captured node, those of them that must run)."""
-    order: list[Node] = []
-    seen = set(roots)
-    stack = list(seen)
-    while stack:
-        node = stack.pop()
-        order.append(node)
-        for n in node.next:
-            if n is not None and n not in seen:
-                seen.add(n)
-                stack.append(n)
-    parents: dict[Node, list[Node]] = {}
-    for node in order:
-        for n in node.next:
-            if n is not None:
-                parents.setdefault(n, []).append(node)
-    needed: set[Node] = set()
-    run_: set[Node] = set()
-    stack = [n for n in captures if n in seen]
-    needed.update(stack)
-    while stack:
-        for p in parents.get(stack.pop(), ()):
-            run_.add(p)
-            if p not in needed:
-                needed.add(p)
-                stack.append(p)
-    return needed, run_
-
-
-def feed(buffers: dict[Node, Any], owned: set[Node], node: Node, nr: int, g: Any, public: bool) -> None:
-    """Add ``g`` to what has arrived for output ``nr`` of ``node``."""
-    if node.n_outputs != 1:
-        slots = buffers.get(node)
-        if slots is None:
-            slots = buffers[node] = [None] * node.n_outputs
-        old = slots[nr]
-        slots[nr] = g if old is None else old + g
-        return
-    old = buffers.get(node)
-    if old is None:
-        buffers[node] = g
-    elif public or old._a.dtype is not g._a.dtype:
-        buffers[node] = old + g
-    elif node in owned or references(old) == IN_BUFFER and owns_memory(old) and old._a.strides == g._a.strides:
-        a = old._a
-        if a.size < LARGE:
-            _add(a, g._a, a)
-        else:
-            _add_many(a, g._a, out=a)
-        owned.add(node)
+def inputs_of(inputs: Any, name: str) -> tuple[Any, ...]:
+    if type(inputs) is dict:
+        given = tuple(inputs.values())
+    elif isinstance(inputs, Mapping):
+        raise error(
+            TypeError,
+            f"`inputs` argument to `{name}()` must be a dict, not {type(inputs).__name__}. Other Mapping types are not supported.",
+        )
     else:
-        r = (_add if g._a.size < LARGE else _add_many)(old._a, g._a)
-        t = new_tensor(Tensor)
-        t._a = r if r.__class__ is ndarray else np.asarray(r)
-        t._grad_fn = None
-        t._rg = False
-        buffers[node] = t
-        owned.add(node)
+        given = as_tuple(inputs)
+    if not given:
+        raise error(RuntimeError, f"`inputs` argument to `{name}()` cannot be empty.")
+    return given
 
 
-# ---- leaves -------------------------------------------------------------------------------------------------------
-def accumulate_grad(node: AccumulateGrad, g: Tensor, create: bool) -> None:
-    """``variable.grad += g``: in place when nobody recorded it, stealing a buffer that nobody else holds."""
-    alone = references(g) == ALONE
-    t = node.variable
-    hooks = t._hooks
-    if hooks:
-        for fn in tuple(hooks.values()):
-            r = call_tensor_hook(fn, g)
-            if r is not None:
-                g = r
-    old = t._grad
-    if old is None:
-        if create:
-            t._grad = g
-        elif alone and owns_memory(g) and same_layout(g._a, t._a):
-            t._grad = g
-        else:
-            a = np.empty_like(t._a, dtype=g._a.dtype)
-            a[...] = g._a
-            n = new_tensor(Tensor)
-            n._a, n._grad_fn, n._rg = a, None, False
-            t._grad = n
-    elif create or mode() is True:
-        t._grad = old + g
-    else:
-        if old._grad_fn is not None:  # left by a pass with create_graph: PyTorch changes it in place too
-            old = t._grad = old._detached()
-        if g._a.size < LARGE or g._a.dtype is not old._a.dtype:
-            _add(old._a, g._a, old._a)
-        else:
-            _add_many(old._a, g._a, out=old._a)
-        if old._vc is not None:
-            old._vc[0] += 1
-        else:
-            old._vc = [1]
-    if t._post_hooks:
-        for fn in tuple(t._post_hooks.values()):
-            if fn(t) is not None:
-                raise error(RuntimeError, "post accumulate grad hooks should return None.")
+def given_gradients(grads: Any, n: int) -> tuple[Any, ...]:
+    return (None,) * n if grads is None else (grads,) if isinstance(grads, Tensor) else tuple(grads)
 
 
-def same_layout(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.strides == b.strides or a.flags.c_contiguous and b.flags.c_contiguous
+def shape_and_dtype(t: Any) -> tuple[tuple[int, ...], dtype]:
+    """... of an output: a tensor, or the edge at which one left the graph."""
+    if t.__class__ is GradientEdge:
+        meta = t.node._input_metadata[t.output_nr]
+        return tuple(meta.shape), meta.dtype
+    return t._a.shape, FROM_NP[t._a.dtype]
 
 
-# ---- hooks --------------------------------------------------------------------------------------------------------
-def call_tensor_hook(fn: Any, g: Tensor) -> Tensor | None:
-    r = fn(g)
-    if r is not None:
-        if not isinstance(r, Tensor):
-            raise error(TypeError, f"expected Tensor from hook, but got {type(r).__name__}")
-        if r._a.shape != g._a.shape:
-            raise error(RuntimeError, f"hook '{getattr(fn, '__name__', fn)}' has changed the size of value")
-        if r._a.dtype != g._a.dtype:
-            raise error(RuntimeError, f"hook '{getattr(fn, '__name__', fn)}' has changed the type of value "
-                        f"(was torch.{g.dtype.name} got torch.{r.dtype.name})")
-    return r
-
-
-def run_prehooks(hooks: dict[int, Any], g: Any, n_outputs: int) -> Any:
-    """Tensor hooks (kept as (output number, dict)) and node prehooks, in the order they were registered."""
-    for fn in tuple(hooks.values()):
-        if isinstance(fn, TensorHook):
-            one = g if n_outputs == 1 else None if g is None else g[fn.nr]
-            if one is None:
-                continue
-            r = call_tensor_hook(fn.fn, one)
-            if r is not None:
-                if n_outputs == 1:
-                    g = r
-                else:
-                    g[fn.nr] = r
-        else:
-            r = fn((g,) if n_outputs == 1 else tuple(g))
-            if r is not None:
-                given = r if isinstance(r, tuple) else (r,)
-                g = given[0] if n_outputs == 1 else list(given)
+def first_gradient(t: Any, g: Any, i: int) -> Any:
+    """The gradient of the ``i``-th output, which must be a scalar if it is not given."""
+    if t.__class__ is not GradientEdge and not isinstance(t, Tensor):
+        raise error(AssertionError, "Expected output to be a torch.Tensor", hint=f"outputs[{i}] is {type(t).__name__}.")
+    if g is None:
+        if isinstance(t, Tensor) and not t._rg:
+            return None
+        shape, d = shape_and_dtype(t)
+        if any([n != 1 for n in shape]):
+            raise error(
+                RuntimeError,
+                "grad can be implicitly created only for scalar outputs",
+                hint=f"The tensor has shape {list(shape)}: reduce it (.sum(), .mean()), or pass gradient= of that shape.",
+            )
+        if d.category != FLOAT:
+            raise error(RuntimeError, f"grad can be implicitly created only for real scalar outputs but got {d}")
+        return one(shape, d.np)
+    if not isinstance(g, Tensor):
+        raise error(TypeError, f"gradients can be either Tensors or None, but got {type(g).__name__}")
+    shape, d = shape_and_dtype(t)
+    if g._a.shape != shape:
+        raise error(
+            RuntimeError,
+            f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] has a shape of {Size(shape)}.",
+        )
+    given = FROM_NP[g._a.dtype]
+    if (given.category > FLOAT) != (d.category > FLOAT):
+        raise error(
+            RuntimeError,
+            "For complex Tensors, both grad_output and output are required to have the same dtype. Mismatch in "
+            f"dtype: grad_output[{i}] has a dtype of {given} and output[{i}] has a dtype of {d}.",
+        )
     return g
 
 
-def run_posthooks(hooks: dict[int, Any], outs: tuple[Any, ...], g: Any) -> tuple[Any, ...]:
-    g = g if isinstance(g, (tuple, list)) else (g,)
-    for fn in tuple(hooks.values()):
-        r = fn(tuple(outs), tuple(g))
-        if r is not None:
-            outs = r if isinstance(r, tuple) else (r,)
-    return outs
+def one(shape: tuple[int, ...], d: Any) -> Tensor:
+    g: Tensor = new_tensor(Tensor)
+    g._a, g._grad_fn, g._rg = np.empty(shape, d), None, False
+    g._a.fill(1)
+    return g
 
 
-def run_leaf_posthooks(hooks: dict[int, Any], g: Tensor) -> None:
-    for fn in tuple(hooks.values()):
-        fn((), (g,))
-
-
-class TensorHook:
-    """A hook of one output of a node, kept among the node's prehooks."""
-
-    __slots__ = ("fn", "nr")
-
-    def __init__(self, fn: Any, nr: int) -> None:
-        self.fn, self.nr = fn, nr
-
-
-# ---- what users call ----------------------------------------------------------------------------------------------
-def as_tuple(x: Any) -> tuple[Any, ...]:
-    return (x,) if isinstance(x, Tensor) or x is None else tuple(x)
-
-
-def root_gradients(tensors: tuple[Tensor, ...], grads: tuple[Any, ...], create: bool) -> list[tuple[Node, int, Tensor]]:
+def root_gradients(tensors: tuple[Any, ...], grads: tuple[Any, ...]) -> list[tuple[Node, int, Tensor]]:
+    """(node, output number, gradient) for each output."""
+    if len(tensors) == len(grads) == 1 and grads[0] is None:  # a loss, as nearly always
+        t = tensors[0]
+        if isinstance(t, Tensor) and t._rg and t._a.size == 1 and t._a.dtype.kind == "f":
+            fn = t._grad_fn
+            return [(accumulator(t) if fn is None else fn, t._nr, one(t._a.shape, t._a.dtype))]
+    given = [first_gradient(t, g, i) for i, (t, g) in enumerate(zip(tensors, grads))]
+    if len(given) < len(tensors):
+        raise error(RuntimeError, f"got {len(tensors)} tensors and {len(given)} gradients")
     roots = []
-    for i, (t, g) in enumerate(zip(tensors, grads)):
-        if not isinstance(t, Tensor):
-            raise error(TypeError, f"expected a Tensor to differentiate, got {type(t).__name__}")
-        if not t._rg:
-            raise error(
-                RuntimeError,
-                f"element {i} of tensors does not require grad and does not have a grad_fn",
-                hint="Nothing it was computed from requires grad, or it was computed under no_grad or through detach().",
-            )
-        if g is None:
-            if t._a.size != 1:
-                raise error(
-                    RuntimeError,
-                    "grad can be implicitly created only for scalar outputs",
-                    hint=f"The tensor has shape {list(t._a.shape)}: reduce it (.sum(), .mean()), or pass gradient= of that shape.",
-                )
-            if t.dtype.category != FLOAT:
-                raise error(RuntimeError, f"grad can be implicitly created only for real scalar outputs but got {t.dtype}")
-            g = new_tensor(Tensor)
-            g._a = np.ones_like(t._a)
-            g._grad_fn = None
-            g._rg = False
-        elif not isinstance(g, Tensor):
-            raise error(TypeError, f"gradients can be either Tensors or None, but got {type(g).__name__}")
+    for i, (t, g) in enumerate(zip(tensors, given)):
+        if t.__class__ is GradientEdge:
+            node, nr = t.node, t.output_nr
         else:
-            if g._a.shape != t._a.shape:
+            if not t._rg:
                 raise error(
                     RuntimeError,
-                    f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] has a shape of {t.shape}.",
+                    f"element {i} of tensors does not require grad and does not have a grad_fn",
+                    hint="Nothing it was computed from requires grad, or it was computed under no_grad or through detach().",
                 )
-            if (g.dtype.category > FLOAT) != (t.dtype.category > FLOAT):
-                raise error(
-                    RuntimeError,
-                    "For complex Tensors, both grad_output and output are required to have the same dtype. Mismatch in "
-                    f"dtype: grad_output[{i}] has a dtype of {g.dtype} and output[{i}] has a dtype of {t.dtype}.",
-                )
-            if g._a.dtype != t._a.dtype:
-                g = g.to(t.dtype)
-            elif not create and g._rg:
-                g = g._detached()
-        fn = t._grad_fn
-        roots.append((fn if fn is not None else accumulator(t), t._nr, g))
+            fn = t._grad_fn
+            node, nr = accumulator(t) if fn is None else fn, t._nr
+        if t.__class__ is GradientEdge or g._a.dtype is not t._a.dtype:
+            d = shape_and_dtype(t)[1]
+            g = g if g._a.dtype == d.np else g.to(d)
+        roots.append((node, nr, g))
     return roots
 
 
-def make_captures(inputs: tuple[Any, ...]) -> tuple[dict[Node, list[Capture]], list[Capture | None]]:
+def make_captures(inputs: tuple[Any, ...]) -> tuple[dict[Node, list[Capture]], list[Capture]]:
+    """A Capture for each input, by node and in order."""
     captures: dict[Node, list[Capture]] = {}
-    each: list[Capture | None] = []
+    each: list[Capture] = []
     for t in inputs:
-        if not t._rg:
+        if t.__class__ is GradientEdge:
+            node, nr = t.node, t.output_nr
+        elif not isinstance(t, Tensor):
+            raise error(RuntimeError, f"all inputs have to be Tensors or GradientEdges, but got {type(t).__name__}")
+        elif not t._rg:
             raise error(
                 RuntimeError,
                 "One of the differentiated Tensors does not require grad",
                 hint=f"It is the input of shape {list(t._a.shape)}: call requires_grad_() on it before computing the output.",
             )
-        node = t._grad_fn
-        if node is None:
-            node = accumulator(t)
-        c = Capture(t._nr, t)
+        else:
+            fn = t._grad_fn
+            node, nr = accumulator(t) if fn is None else fn, t._nr
+        c = Capture(nr)
         captures.setdefault(node, []).append(c)
         each.append(c)
     return captures, each
 
 
+# ---- what users call ----------------------------------------------------------------------------------------------
 def backward(
     tensors: Any,
     grad_tensors: Any = None,
@@ -404,11 +160,16 @@ def backward(
     """Add to every leaf's ``.grad`` the gradient of the sum of ``tensors`` (weighted by ``grad_tensors``).
 
     Args:
-        tensors: a tensor or several.
+        tensors: a tensor or several, or ``GradientEdge``s.
         grad_tensors: for each, the gradient of whatever comes after with respect to it; may be None for scalars.
         retain_graph: keep what was saved, so that the graph can be used again; default: ``create_graph``.
         create_graph: record the pass itself, for higher derivatives.
-        inputs: accumulate only into these.
+        grad_variables: the old name of ``grad_tensors``.
+        inputs: accumulate only into these: tensors (one that is no leaf retains its gradient from then on), edges, or
+            a dict of tensors.
+
+    Raises RuntimeError where a tensor has no history, where a gradient that is missing cannot be 1, where one doesn't
+    fit its tensor, and where the graph has been freed.
 
     >>> import flambeau as torch
     >>> x = torch.tensor([1., 2.], requires_grad=True)
@@ -416,29 +177,49 @@ def backward(
     >>> x.grad
     tensor([2., 4.])
     """
+    m = mode()
+    if transforming.get() or m.__class__ is Modes and m.batch:
+        raise error(
+            RuntimeError,
+            "backward() called inside a functorch transform. This is not supported, please use functorch.grad or functorch.vjp "
+            "instead or call backward() outside of functorch transforms.",
+        )
     if grad_variables is not None:
+        warnings.warn("`grad_variables` is deprecated. Use `grad_tensors` instead.", FutureWarning, stacklevel=2)
         if grad_tensors is not None:
-            raise error(RuntimeError, "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to `backward()`. "
-                        "Please only use `grad_tensors`.")
+            raise error(
+                RuntimeError,
+                "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to `backward()`. Please only use `grad_tensors`.",
+            )
         grad_tensors = grad_variables
-    if inputs is not None and not isinstance(inputs, Tensor) and len(inputs) == 0:
-        raise error(RuntimeError, "`inputs` argument to `backward()` cannot be empty.")
+    ins = () if inputs is None else inputs_of(inputs, "backward")
     ts = as_tuple(tensors)
-    gs = (None,) * len(ts) if grad_tensors is None else as_tuple(grad_tensors)
-    if len(gs) != len(ts):
-        raise error(RuntimeError, f"got {len(ts)} tensors and {len(gs)} gradients")
+    roots = root_gradients(ts, given_gradients(grad_tensors, len(ts)))
     keep = create_graph if retain_graph is None else retain_graph
-    roots = root_gradients(ts, gs, create_graph)
-    if inputs is None:
+    if create_graph:
+        warn_of_cycle()
+    if not ins:
         run(roots, keep, create_graph)
         return
-    ins = as_tuple(inputs)
-    captures, each = make_captures(ins)
+    captures, _ = make_captures(ins)
+    for t in ins:
+        if isinstance(t, Tensor):
+            t.retain_grad()
     run(roots, keep, create_graph, captures, accumulate=True)
-    for t, c in zip(ins, each):
-        if t._grad_fn is not None and c is not None and c.grad is not None:
-            g = c.grad
-            t._grad = g if t._grad is None else t._grad + g
+
+
+def warn_of_cycle() -> None:
+    global _warned_of_cycle
+    if not _warned_of_cycle:
+        _warned_of_cycle = True
+        warnings.warn(
+            "Using backward() with create_graph=True will create a reference cycle between the parameter and its gradient "
+            "which can cause a memory leak. We recommend using autograd.grad when creating the graph to avoid this. If you "
+            "have to use this function, make sure to reset the .grad fields of your parameters to None after use to break "
+            "the cycle and avoid the leak.",
+            UserWarning,
+            stacklevel=user_level(),
+        )
 
 
 def grad(
@@ -451,8 +232,19 @@ def grad(
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the sum of ``outputs`` with respect to ``inputs``; ``.grad`` is left alone.
+) -> Any:
+    """Gradients of the sum of ``outputs`` with respect to ``inputs``, as a tuple; ``.grad`` is left alone.
+
+    Args:
+        outputs: a tensor or several, or ``GradientEdge``s.
+        inputs: likewise, leaves or not; with a dict of tensors the result is a dict.
+        grad_outputs: for each output the gradient of whatever comes after; may be None for scalars.
+        retain_graph: keep what was saved; default: ``create_graph``.
+        create_graph: record the pass, so that the gradients can be differentiated again.
+        only_inputs: ignored, as in PyTorch.
+        allow_unused: give None for an input that the outputs don't depend on, instead of raising.
+        is_grads_batched: the gradients given have a batch dimension in front, and so have those returned.
+        materialize_grads: give zeros instead of None.
 
     >>> import flambeau as torch
     >>> x = torch.tensor(3., requires_grad=True)
@@ -460,102 +252,101 @@ def grad(
     >>> torch.autograd.grad(g, x)
     (tensor(18.),)
     """
-    if is_grads_batched:
-        raise error(NotImplementedError, "autograd.grad(is_grads_batched=True) is not in flambeau yet",
-                    hint="Call autograd.grad once for each gradient.")
     if materialize_grads and allow_unused is False:
         raise error(ValueError, "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False.")
     if allow_unused is None:
         allow_unused = materialize_grads
-    ts, ins = as_tuple(outputs), as_tuple(inputs)
-    if not ins:
-        raise error(RuntimeError, "`inputs` argument to `grad()` cannot be empty.")
-    gs = (None,) * len(ts) if grad_outputs is None else as_tuple(grad_outputs)
-    if len(gs) != len(ts):
-        raise error(RuntimeError, f"got {len(ts)} tensors and {len(gs)} gradients")
+    ts, ins = as_tuple(outputs), inputs_of(inputs, "grad")
+    if not only_inputs:
+        warnings.warn(
+            "only_inputs argument is deprecated and is ignored now (defaults to True). To accumulate gradient for other parts "
+            "of the graph, please use torch.autograd.backward.",
+            FutureWarning,
+            stacklevel=2,
+        )
+    gs = given_gradients(grad_outputs, len(ts))
     keep = create_graph if retain_graph is None else retain_graph
-    roots = root_gradients(ts, gs, create_graph)
-    captures, each = make_captures(ins)
-    run(roots, keep, create_graph, captures, accumulate=False)
-    out: list[Tensor | None] = []
-    for i, (t, c) in enumerate(zip(ins, each)):
-        g = c.grad if c is not None else None
-        if g is not None and t._grad_fn is None and t._hooks:
-            for fn in tuple(t._hooks.values()):
-                r = call_tensor_hook(fn, g)
-                g = g if r is None else r
-        if g is None:
-            if materialize_grads:
-                g = new_tensor(Tensor)
-                g._a, g._grad_fn, g._rg = np.zeros(t._a.shape, t._a.dtype), None, False
-            elif not allow_unused:
-                raise error(
-                    RuntimeError,
-                    f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set allow_unused=True "
-                    "if this is the desired behavior.",
-                    hint=f"Its shape is {list(t._a.shape)}.",
-                )
-        out.append(g)
+
+    def found(gs: tuple[Any, ...]) -> tuple[Any, ...]:
+        roots = root_gradients(ts, gs)
+        captures, each = make_captures(ins)
+        run(roots, keep, create_graph, captures, accumulate=False)
+        out = tuple([c.grad for c in each])
+        if not allow_unused and any([g is None for g in out]):
+            raise unused(ins, out)
+        return out
+
+    out = found(gs) if not is_grads_batched else in_batches(found, ts, gs)
+    if materialize_grads:
+        out = tuple([zeros(t, create_graph) if g is None else g for t, g in zip(ins, out)])
+    return dict(zip(inputs, out)) if type(inputs) is dict else out
+
+
+def unused(inputs: tuple[Any, ...], grads: tuple[Any, ...]) -> BaseException:
+    i = next(i for i, g in enumerate(grads) if g is None)
+    t = inputs[i]
+    return error(
+        RuntimeError,
+        f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set allow_unused=True if this is "
+        "the desired behavior.",
+        hint=f"Its shape is {list(t._a.shape)}." if isinstance(t, Tensor) else None,
+    )
+
+
+def zeros(t: Any, requires_grad: bool) -> Tensor:
+    if not isinstance(t, Tensor):
+        raise error(RuntimeError, "materialize_grads cannot be used when the given input is a GradientEdge")
+    g: Tensor = new_tensor(Tensor)
+    g._a, g._grad_fn, g._rg = np.zeros(t._a.shape, t._a.dtype), None, requires_grad
+    return g
+
+
+def in_batches(fn: Any, outputs: tuple[Any, ...], grads: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``fn(grads)`` for every example of ``grads``, at once."""
+    from .vmap import vmap
+
+    for i, (t, g) in enumerate(zip(outputs, grads)):
+        if isinstance(t, GradientEdge):
+            raise error(RuntimeError, "Batched grads are not supported with GradientEdge")
+        if isinstance(g, Tensor) and g._a.shape[1:] != t._a.shape:
+            raise error(
+                RuntimeError,
+                "If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch dimension. The sizes "
+                "of the remaining dimensions are expected to match the shape of corresponding output, but a mismatch was detected: "
+                f"grad_output[{i}] has a shape of {g.shape} and output[{i}] has a shape of {t.shape}. If you only want some tensors "
+                "in `grad_output` to be considered batched, consider using vmap.",
+            )
+    batched = [i for i, g in enumerate(grads) if g is not None]
+    which: list[int] = []  # of the inputs, those that have a gradient: None cannot be batched
+
+    def of_one(*some: Any) -> tuple[Any, ...]:
+        all_of_them = list(grads)
+        for i, g in zip(batched, some):
+            all_of_them[i] = g
+        out = fn(tuple(all_of_them))
+        which[:] = [i for i, g in enumerate(out) if g is not None]
+        n_inputs[:] = [len(out)]
+        return tuple([out[i] for i in which])
+
+    n_inputs: list[int] = []
+    found = vmap(of_one)(*[grads[i] for i in batched])
+    out: list[Any] = [None] * n_inputs[0]
+    for i, g in zip(which, found):
+        out[i] = g
     return tuple(out)
-
-
-def register_tensor_hook(t: Tensor, fn: Any) -> Any:
-    """``fn(grad)`` runs when the gradient of ``t`` is known; a tensor it returns is used instead. Returns a handle."""
-    from .node import RemovableHandle
-
-    if not t._rg:
-        raise error(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
-    if t._grad_fn is None:
-        if t._hooks is None:
-            t._hooks = {}
-        return RemovableHandle(t._hooks, fn)
-    return RemovableHandle(t._grad_fn._extra().setdefault("pre", {}), TensorHook(fn, t._nr))
-
-
-def register_post_accumulate_grad_hook(t: Tensor, fn: Any) -> Any:
-    """``fn(tensor)`` runs after the gradient of the leaf has been added to ``.grad``."""
-    from .node import RemovableHandle
-
-    if not t._rg:
-        raise error(RuntimeError, "cannot register a hook on a tensor that doesn't require gradient")
-    if t._grad_fn is not None:
-        raise error(RuntimeError, "post accumulate grad hooks cannot be registered on non-leaf tensors")
-    if t._post_hooks is None:
-        t._post_hooks = {}
-    return RemovableHandle(t._post_hooks, fn)
-
-
-def retain_grad(t: Tensor) -> None:
-    """Make a non-leaf keep its gradient in ``.grad`` too."""
-    import weakref
-
-    if not t._rg:
-        raise error(RuntimeError, "can't retain_grad on Tensor that has requires_grad=False")
-    if t._grad_fn is None or t._retains:
-        return
-    ref = weakref.ref(t)
-
-    def keep_it(g: Tensor) -> None:
-        target = ref()
-        if target is not None:
-            if target._grad is None:
-                target._grad = g if g._rg else g.clone()
-            else:
-                target._grad = target._grad + g
-
-    t._retains = register_tensor_hook(t, keep_it)
-    # the handle and the weak reference die with the tensor; the hook stays with the node, or moves (inplace.renew)
 
 
 def tensor_backward(
     self: Tensor, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
 ) -> None:
-    """Add to the ``.grad`` of every leaf the gradient of this tensor; see ``autograd.backward``."""
+    """Add to the ``.grad`` of every leaf the gradient of this tensor; see ``autograd.backward``.
+
+    >>> import flambeau as torch
+    >>> x = torch.tensor([1., 2.], requires_grad=True)
+    >>> (x * x).backward(torch.tensor([1., 10.])); x.grad
+    tensor([ 2., 40.])
+    """
     backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
 
 Tensor.backward = tensor_backward
-Tensor.register_hook = register_tensor_hook
-Tensor.register_post_accumulate_grad_hook = register_post_accumulate_grad_hook
-Tensor.retain_grad = retain_grad
-Tensor.retains_grad = property(lambda self: self._retains is not None)

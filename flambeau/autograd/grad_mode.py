@@ -7,9 +7,20 @@ from typing import Any
 from ..core.errors import error
 from ..core.modes import _ModeContext, enable_grad, inference_mode, no_grad, set_grad_enabled
 from ..core.tensor import InferenceCounter, Tensor
+from .leaves import enforce_grad_layout_policy
 
 _multithreading = True
 _original_views = False
+
+
+def is_multithreading_enabled() -> bool:
+    """What ``set_multithreading_enabled`` was last told."""
+    return _multithreading
+
+
+def is_view_replay_enabled() -> bool:
+    """What ``_force_original_view_tracking`` was last told."""
+    return _original_views
 
 
 class set_multithreading_enabled(_ModeContext):
@@ -66,7 +77,7 @@ class _unsafe_preserve_version_counter(_ModeContext):
         for t in self.tensors:
             if not isinstance(t, Tensor):
                 raise error(TypeError, f"expected a Tensor or a tuple of them, but got {type(t).__name__}")
-        self.versions = [t._version for t in self.tensors]
+        self.versions = [0 if t._vc is None else t._vc[0] for t in self.tensors]
 
     def __enter__(self) -> None:
         pass
@@ -81,4 +92,4 @@ class _unsafe_preserve_version_counter(_ModeContext):
         return self.__class__(self.tensors)
 
 
-__all__ = ["enable_grad", "inference_mode", "no_grad", "set_grad_enabled", "set_multithreading_enabled"]
+__all__ = ["enable_grad", "enforce_grad_layout_policy", "inference_mode", "no_grad", "set_grad_enabled", "set_multithreading_enabled"]

@@ -17,8 +17,9 @@ from ..core.errors import error, here
 from ..core.modes import Modes, full, mode
 from ..core.tensor import InferenceCounter, Tensor, address, new_tensor
 from .forbidden import check_inference_write, forbid_views, refuse_change
+from .mutation import announce, open_contexts
 from .node import Node, accumulator, next_seq, note_change
-from .primitive import primitive
+from .primitive import _alias, primitive
 
 ndarray = np.ndarray
 
@@ -29,7 +30,22 @@ def check_writable(t: Tensor, through_view: bool = False, needs: bool = False) -
     ``through_view``: the change is one of a view that is yet to be made, as ``t[0] = 1`` is. ``needs``: what is written
     requires grad.
     """
+    if t._rg or needs or t._vc is not None or open_contexts:
+        check_history(t, through_view, needs)
+    a = t._a
+    if a.__class__ is not ndarray:  # inside vmap: what is written to is below
+        return
+    if 0 in a.strides:
+        check_memory(a)
+    if not a.flags.writeable:
+        t._a = writable(a)
+
+
+def check_history(t: Tensor, through_view: bool = False, needs: bool = False) -> None:
+    """The part of ``check_writable`` that concerns autograd."""
     m = mode()
+    if open_contexts:
+        announce(t)
     if t._vc.__class__ is InferenceCounter:
         check_inference_write(t)
     if (t._rg or needs) and (m is True or m is not False and m.grad):
@@ -37,30 +53,34 @@ def check_writable(t: Tensor, through_view: bool = False, needs: bool = False) -
         if base is not None:
             if t._view_kind is not None:
                 raise refuse_change(t)
-            if t._rg and base._grad_fn is None:
+            if t._rg and is_point(base):
                 raise error(
                     RuntimeError,
                     "a view of a leaf Variable that requires grad is being used in an in-place operation.",
                     hint="Change it inside `with torch.no_grad():`, or change a view of a copy.",
                 )
-        if t._rg and t._grad_fn is None:
+        if t._rg and is_point(t):
             raise error(
                 RuntimeError,
                 ("a view of " if through_view else "")
                 + "a leaf Variable that requires grad is being used in an in-place operation.",
                 hint="Change it inside `with torch.no_grad():`, or change a copy: x = x.clone().",
             )
-    a = t._a
-    if a.__class__ is not ndarray:  # inside vmap: what is written to is below
-        return
+
+
+def is_point(t: Tensor) -> bool:
+    """Whether derivatives are taken with respect to it: a leaf, or a transformation's fresh alias (``scope.py``)."""
+    return t._grad_fn is None or "_scope" in t.__dict__
+
+
+def check_memory(a: np.ndarray) -> None:
+    """The part of ``check_writable`` that concerns memory: each element must have a place of its own."""
     if a.size > 1 and 0 in a.strides and any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides)):
         raise error(
             RuntimeError,
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation.",
         )
-    if not a.flags.writeable:
-        t._a = writable(a)
 
 
 def wanting(others: Any) -> bool:
@@ -120,6 +140,11 @@ def before(t: Tensor) -> Tensor:
 
 def through_value(fn: Callable[..., Tensor], t: Tensor, others: tuple[Any, ...]) -> Tensor:
     """An in-place operator under a transformation: its value out of place, then written."""
+    if full().batch:
+        from .batching import innermost, write
+
+        if innermost((t, *others)) is not None:
+            return write(t, fn(t.clone(), *others))
     check_writable(t, needs=wanting(others))
     was = before(t)
     was._a, was._vc = t._a.copy(), None
@@ -128,6 +153,12 @@ def through_value(fn: Callable[..., Tensor], t: Tensor, others: tuple[Any, ...])
 
 def become(t: Tensor, value: Tensor) -> Tensor:
     """Write ``value`` into ``t``: values, history and tangents."""
+    m = mode()
+    if m.__class__ is Modes and m.batch:
+        from .batching import innermost, write
+
+        if innermost((t, value)) is not None:
+            return write(t, value)
     if not can_cast(value.dtype, t.dtype):
         raise error(
             RuntimeError,
@@ -140,12 +171,14 @@ def become(t: Tensor, value: Tensor) -> Tensor:
         )
     if value._a.dtype != t._a.dtype and (value._rg or value._fw is not None):
         value = value.to(t.dtype)
+    recording = m is True or m is not False and m.grad
+    if value._rg and value._grad_fn is None and recording:
+        value = _alias(value)  # a leaf: its history is a node that this makes
     t._a[...] = value._a
     changed(t)
-    m = mode()
-    if value._rg and value._grad_fn is not None and m is not False:
+    if value._rg and recording:
         rebase(t, value._grad_fn, value._nr)
-    elif t._rg and t._grad_fn is not None and m is not False:
+    elif t._rg and t._grad_fn is not None and recording:
         rebase(t, constant_node(t))
     if m.__class__ is Modes and m.forward:
         from .inplace_tangents import follow
@@ -173,18 +206,9 @@ def renew(t: Tensor, node: Node, nr: int) -> None:
     if nr or t._nr:
         t._nr = nr
     if t._retains is not None and old is not None:
-        move_retained(t, node, nr)
+        from .hooks import follow
 
-
-def move_retained(t: Tensor, node: Node, nr: int) -> None:
-    """Let ``retain_grad`` keep the gradient of the new history."""
-    from .engine import TensorHook
-
-    handle = t._retains
-    hook = handle.hooks_dict.pop(handle.id, None)
-    if hook is not None:
-        handle.hooks_dict = node._extra().setdefault("pre", {})
-        handle.hooks_dict[handle.id] = TensorHook(hook.fn, nr)
+        follow(t)
 
 
 def refresh_views(base: Tensor) -> None:
@@ -210,30 +234,32 @@ class Window:
     lie where the parts of the values do.
     """
 
-    __slots__ = ("shape", "strides", "offset", "base_shape", "base_strides", "itemsize", "complex", "low", "span", "overlapping")
+    __slots__ = ("shape", "strides", "offset", "base_shape", "base_strides", "itemsize", "complex")
 
     def __init__(self, base: Tensor, v: Tensor) -> None:
         a, b = v._a, base._a
         self.shape, self.strides, self.offset = a.shape, a.strides, address(a) - address(b)
         self.base_shape, self.base_strides, self.itemsize = b.shape, b.strides, b.itemsize
         self.complex = (b.dtype.kind == "c", a.dtype.kind == "c")
-        self.low = min(0, self.offset)
-        self.span = max(extent(b), self.offset + extent(a)) - self.low
-        self.overlapping = overlaps(a)
 
     def arrays(self, dt: Any) -> tuple[np.ndarray, np.ndarray]:
         """A base of zeros, and the window onto it, for a gradient of the base of dtype ``dt``."""
+        return self.arrays_and_memory(dt)[:2]
+
+    def arrays_and_memory(self, dt: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         part = dt if self.complex[0] == self.complex[1] else real_of(dt) if self.complex[0] else complex_of(dt)
 
         def scaled(n: int) -> int:
             return n * dt.itemsize // self.itemsize
 
-        root = np.zeros(scaled(self.span), np.uint8)
-        base = np.ndarray(self.base_shape, dt, root, scaled(-self.low), tuple([scaled(s) for s in self.base_strides]))
+        low = min(0, self.offset)
+        end = max(extent(self.base_shape, self.base_strides), self.offset + extent(self.shape, self.strides))
+        root = np.zeros(scaled(end - low + self.itemsize), np.uint8)
+        base = np.ndarray(self.base_shape, dt, root, scaled(-low), tuple([scaled(s) for s in self.base_strides]))
         if 0 in self.shape:
-            return base, np.zeros(self.shape, part)
-        start = scaled(self.offset - self.low)
-        return base, np.ndarray(self.shape, part, root, start, tuple([scaled(s) for s in self.strides]))
+            return base, np.zeros(self.shape, part), root
+        start = scaled(self.offset - low)
+        return base, np.ndarray(self.shape, part, root, start, tuple([scaled(s) for s in self.strides])), root[start:]
 
     def of_part(self, dt: Any) -> Any:
         """The base's dtype for a gradient of the view of dtype ``dt``."""
@@ -248,9 +274,9 @@ def complex_of(dt: Any) -> Any:
     return np.result_type(dt, np.complex64)
 
 
-def extent(a: np.ndarray) -> int:
-    """Bytes from the first element to behind the last."""
-    return a.itemsize + sum([(n - 1) * s for n, s in zip(a.shape, a.strides)]) if a.size else a.itemsize
+def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Bytes from the first element to the last."""
+    return 0 if 0 in shape else sum([(n - 1) * s for n, s in zip(shape, strides)])
 
 
 def overlaps(a: np.ndarray) -> bool:
@@ -276,6 +302,12 @@ class CopySlices(Node):
 
     def name(self) -> str:
         return "torch::autograd::CopySlices"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """As PyTorch shows it: the base, then whatever else the operator on the view was given."""
+        base, value = self.next
+        return ((base, 0 if base is None or self.nrs is None else self.nrs[0]), *value.next_functions[1:])
 
     def apply(self, g: Any, wanted: Any = None) -> tuple[Any, ...]:
         rest = None if self.next[0] is None else erase_window(g, self.window)
@@ -326,13 +358,13 @@ def into_window(x: Any, /, window: Window) -> Any:
 @primitive("from_window", node="AsStridedBackwardBackward0", vjp={"x": lambda g, window: into_window(g, window)})
 def from_window(x: Any, /, window: Window) -> Any:
     """A base of zeros around the window's part; what lies on one element is summed."""
-    base, part = window.arrays(window.of_part(x.dtype))
-    if window.overlapping:
-        places: Any = 0
-        for d, (n, step) in enumerate(zip(window.shape, window.strides)):
-            places = places + np.arange(n).reshape(-1, *(1,) * (len(window.shape) - d - 1)) * step
-        low = np.ndarray(1 + places.max() // window.itemsize, part.dtype, part, 0, (part.itemsize,)) if part.size else part
-        np.add.at(low, places // window.itemsize, x)
+    base, part, memory = window.arrays_and_memory(window.of_part(x.dtype))
+    if overlaps(part):
+        places: Any = 0  # of the elements, counted from the window's first
+        for d, (n, step) in enumerate(zip(window.shape, part.strides)):
+            places = places + np.arange(n).reshape(-1, *(1,) * (part.ndim - d - 1)) * (step // part.itemsize)
+        last = int(np.max(places))
+        np.add.at(np.ndarray(last + 1, part.dtype, memory), places, x)
     else:
         part[...] = x
     return base
@@ -379,8 +411,14 @@ class ConstantBackward0(Node):
         pass
 
 
-def constant_node(t: Tensor) -> Node:
-    node = ConstantBackward0.__new__(ConstantBackward0)
+_CONSTANTS: dict[str, Any] = {}
+
+
+def constant_node(t: Tensor, name: str = "ConstantBackward0") -> Node:
+    cls: Any = _CONSTANTS.get(name)
+    if cls is None:
+        cls = _CONSTANTS[name] = type(name, (ConstantBackward0,), {"__slots__": ()})
+    node = cls.__new__(cls)
     node.next, node.nrs = (None,), (0,)
     node.saved, node.extra, node.where, node.seq = None, None, here(), next_seq()
     return node

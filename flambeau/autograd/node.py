@@ -259,10 +259,11 @@ def note_change(t: Tensor) -> None:
     if len(vc) == 1:
         vc.append(None)
     vc[1] = here()
-    if t._views is not None or t._base is not None:
+    base = t if t._base is None else t._base
+    if base._rg and base._views:
         from .forbidden import forbid_views
 
-        forbid_views(t if t._base is None else t._base)
+        forbid_views(base)
 
 
 def last_change(vc: Any) -> Where | None:

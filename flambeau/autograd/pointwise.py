@@ -28,7 +28,7 @@ from .forbidden import check_inference_saved
 from .holders import ALONE, owns_memory, references
 from .interpret import interpret
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
-from .primitive import camel, pack, unpack_tensor
+from .primitive import camel, pack, save_output, unpack_tensor
 
 ndarray = np.ndarray
 asarray = np.asarray
@@ -386,7 +386,7 @@ class Pointwise:
             raise error(TypeError, f"{self.name}_(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
         xs = (x, *others)
         m = mode()
-        if m.__class__ is Modes and m.transformed:
+        if m.__class__ is Modes and (m.transformed or m.pack_hooks is not None):  # hooks want to see the output
             return inplace.through_value(self.call, x, others)
         ct = self.compute_dtype(xs)
         rt = self.result_dtype(ct)
@@ -414,7 +414,7 @@ class Pointwise:
             self.general(xs, into=x)
             inplace.changed(x)
             if not self.differentiable and x._rg and x._grad_fn is not None and m is not False and full().grad:
-                inplace.rebase(x, inplace.constant_node(x))  # what it was computed from no longer shows in it
+                inplace.rebase(x, inplace.constant_node(x, self.node_name))  # what it was computed from no longer shows in it
             return x
         before = inplace.before(x)  # its history as it was, without the tensor itself: no cycle
         root = x if x._base is None else x._base
@@ -440,6 +440,10 @@ def derived(op: Pointwise, e: Any) -> Any:
     args = tuple([a for a in ("g", *op.args, "out") if a in E.variables(e)])
     if e is _G:
         return Renamed(None, args, e)
+    while _declared:
+        other = _declared.pop(0)
+        if other.differentiable and not other.bools:
+            _BY_EXPR.setdefault(canonical(other.expr, other.args), other)
     known = _BY_EXPR.get(canonical(e, args))
     if known is None:
         # operands of its own names, since "g" and "out" mean other things in its derivative
@@ -588,7 +592,7 @@ def save(node: PointwiseNode, plan: Plan, xs: tuple[Any, ...], out: Tensor) -> t
     if not plain:
         node.versions = tuple([v._vc[0] if isinstance(v, Tensor) and v._vc is not None else 0 for v in xs])
     if plan.keep_out:
-        saved.append(SavedOutput(out))
+        saved.append(save_output(out, m))
     return tuple(saved)
 
 

@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import error, here, memory_error
-from ..core.modes import Modes, enable_grad, mode
+from ..core.modes import Modes, enable_grad, mode, no_grad
 from ..core.tensor import InferenceCounter, Tensor, make_view, new_tensor
 from .forbidden import check_inference_saved, made_unrecorded
 from .interpret import interpret
-from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
+from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, unpacked_by, version_error
 
 ndarray = np.ndarray
 asarray = np.asarray
@@ -352,9 +352,10 @@ def save(plan: Plan, args: Any, outs: tuple[Tensor, ...], aux: Any, m: Any) -> t
             t = args[i]
             values.append(None if t is None else tuple([x._a.shape for x in t]) if t.__class__ is tuple else t._a.shape)
         elif kind == OUT:
-            values.append(SavedOutput(outs[0]) if len(outs) == 1 else tuple([SavedOutput(o) for o in outs]))
+            values.append(save_output(outs[0], m) if len(outs) == 1 else tuple([save_output(o, m) for o in outs]))
         elif kind == AUX:
-            values.append(aux[i])
+            a = aux[i]
+            values.append(pack(wrap_any(a), m.pack_hooks) if m is not True and m.pack_hooks is not None and a.__class__ is ndarray else a)
         elif kind == DTYPE:
             t = args[i]
             values.append(None if t is None else tuple([x.dtype for x in t]) if t.__class__ is tuple else t.dtype)
@@ -376,6 +377,7 @@ class Packed:
 
 def save_tensor(t: Tensor, m: Any) -> Any:
     if m is not True and m.pack_hooks is not None:
+        check_inference_saved(t)
         return pack(t, m.pack_hooks)
     vc = t._vc
     if vc is None:
@@ -385,16 +387,36 @@ def save_tensor(t: Tensor, m: Any) -> Any:
     return (t, vc[0])
 
 
+def save_output(t: Tensor, m: Any) -> SavedOutput:
+    s = SavedOutput(t)
+    if m is not True and m is not False and m.pack_hooks is not None:
+        packed = pack(s.kept(), m.pack_hooks)
+        s.hand_over(packed.value, packed.unpack)
+    return s
+
+
 def pack(t: Tensor, hooks: Any) -> Packed:
     p = Packed()
     pack_hook, p.unpack = hooks
     p.node = t._grad_fn if t._grad_fn is not None else accumulator(t) if t._rg else None
     p.nr, p.rg = t._nr, t._rg
-    from ..core.modes import no_grad
-
-    with no_grad():
-        p.value = pack_hook(t._detached() if t._grad_fn is not None else t)
+    p.value = packed_by(pack_hook, t)
     return p
+
+
+def packed_by(pack_hook: Callable[[Tensor], Any], t: Tensor) -> Any:
+    """What a pack hook makes of a tensor, with recording off."""
+    before = t._version
+    with no_grad():
+        made = pack_hook(t)
+    if t._version != before:
+        raise error(
+            RuntimeError,
+            "A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook cannot be "
+            "modified by in-place operations as this can lead to unexpected side-effects. Please open an issue if you need "
+            "to perform in-place operations on the input to a pack hook.",
+        )
+    return made
 
 
 def unpack_tensor(node: Node, s: Any) -> Tensor | None:
@@ -407,7 +429,7 @@ def unpack_tensor(node: Node, s: Any) -> Tensor | None:
         if vc is not None and vc[0] != version:
             raise version_error(node, t, version, vc)
         return t
-    value = s.unpack(s.value)
+    value = unpacked_by(s.unpack, s.value)
     if s.rg:
         r = value._detached()
         r._rg = True
@@ -443,7 +465,10 @@ def unpack(node: Node, plan: Plan, saved: tuple[Any, ...], recording: bool) -> l
         elif kind == OUT:
             values.append(s.unpack(node, recording) if s.__class__ is SavedOutput else tuple([x.unpack(node, recording) for x in s]))
         elif kind == AUX:
-            values.append(s if s is None or s.__class__ is not ndarray and not isinstance(s, np.generic) else wrap_any(s))
+            if s.__class__ is Packed:
+                values.append(unpack_tensor(node, s))
+            else:
+                values.append(wrap_any(s) if s.__class__ is ndarray or isinstance(s, np.generic) else s)
         else:
             values.append(s)
     return values

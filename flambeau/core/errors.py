@@ -26,6 +26,15 @@ def user_frame(depth: int = 1) -> FrameType | None:
     return f
 
 
+def user_level() -> int:
+    """The ``stacklevel`` with which the caller's warning points at the user's line."""
+    level = 1
+    f: FrameType | None = _getframe(1)
+    while f is not None and f.f_globals.get("__name__", "").startswith("flambeau."):
+        f, level = f.f_back, level + 1
+    return level
+
+
 def here(depth: int = 2) -> Where | None:
     """(code, instruction offset) of the user's line that is running: 0.1 µs, and no frame is kept alive.
 

@@ -191,7 +191,11 @@ def _suffixes(t: Tensor) -> Iterator[str]:
         if d not in (default, dtypes.default_complex(), dtypes.int64, dtypes.bool_):
             yield f"dtype={d}"
     if t._grad_fn is not None:
-        yield f"grad_fn=<{t._grad_fn.name()}>"
+        try:
+            name = t.grad_fn.name().rpartition("::")[2]
+        except RuntimeError:  # a view that lost its history
+            name = "Invalid"
+        yield f"grad_fn=<{name}>"
     elif t._rg:
         yield "requires_grad=True"
 

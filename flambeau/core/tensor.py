@@ -32,10 +32,17 @@ from . import dtypes
 from .device import CPU, device
 from .dtypes import FROM_NP, dtype
 from .errors import error
+from .modes import Modes, is_inference_mode_enabled, mode
 from .size import Size
 
 ndarray = np.ndarray
 asarray = np.asarray
+
+
+LEAVES_ONLY = "you can only change requires_grad flags of leaf variables."
+DETACH_INSTEAD = (
+    " If you want to use a computed variable in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+)
 
 
 class TensorMeta(type):
@@ -50,8 +57,9 @@ class TensorMeta(type):
 class InferenceCounter(list[Any]):
     """The version counter of an inference tensor: counts nothing, and is not zero, so that who looks at versions stops."""
 
-    def __init__(self) -> None:
+    def __init__(self, free: bool = False) -> None:
         super().__init__((1,))
+        self.free = free  # whether changes in place are allowed outside inference mode, as of ``.data``
 
 
 class Tensor(metaclass=TensorMeta):
@@ -71,10 +79,11 @@ class Tensor(metaclass=TensorMeta):
     _view_kind: str | None = None  # "multi" (split, unbind, ...), "no_grad": views that in-place changes must refuse
     _views: list[Any] | None = None
     _grad: Tensor | None = None
+    _grad_dtype: Any = "same"  # that .grad must have: a dtype, None (any), or "same" as the tensor's
     _acc: Any = None
     _hooks: dict[int, Any] | None = None
     _post_hooks: dict[int, Any] | None = None
-    _retains: bool = False
+    _retains: bool | None = None  # whether a tensor that is no leaf keeps its gradient
     _fw: Any = None  # tangents of forward mode, by dual level
 
     __array_priority__ = 1000
@@ -162,18 +171,25 @@ class Tensor(metaclass=TensorMeta):
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
+        if not isinstance(flag, (bool, np.bool_)):
+            raise error(RuntimeError, "requires_grad must be a bool")
+        if self._grad_fn is not None:
+            raise error(RuntimeError, LEAVES_ONLY if flag else LEAVES_ONLY + DETACH_INSTEAD)
         self.requires_grad_(flag)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Set in place whether gradients are recorded for this leaf; returns it."""
+        """Set in place whether gradients are recorded for this leaf; returns it.
+
+        Raises RuntimeError for a tensor that was computed, unless the flag is True, and for integers.
+        """
+        if not isinstance(requires_grad, (bool, np.bool_)):
+            raise error(
+                TypeError, f"requires_grad_(): argument 'requires_grad' (position 1) must be bool, not {type(requires_grad).__name__}"
+            )
         flag = bool(requires_grad)
         if self._grad_fn is not None:
             if not flag:
-                raise error(
-                    RuntimeError,
-                    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
-                    "in a subgraph that doesn't require differentiation use var_no_grad = var.detach().",
-                )
+                raise error(RuntimeError, LEAVES_ONLY + DETACH_INSTEAD)
             return self
         if flag and self._a.dtype.kind not in "fc" and self.dtype.category < dtypes.FLOAT:
             raise error(
@@ -181,15 +197,27 @@ class Tensor(metaclass=TensorMeta):
                 "only Tensors of floating point dtype can require gradients",
                 hint=f"This one is {self.dtype}: make it floating first, as with .float().",
             )
+        if flag and self._vc.__class__ is InferenceCounter and not is_inference_mode_enabled():
+            raise error(
+                RuntimeError,
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.",
+                hint="It was made under `torch.inference_mode()`: use its clone().",
+            )
         self._rg = flag
+        for ref in self._views or ():  # a view of a leaf requires grad as it does
+            v = ref()
+            if v is not None and v._grad_fn is None and v._a.dtype.kind not in "biu":
+                v._rg = flag
         return self
 
     @property
     def is_leaf(self) -> bool:
-        return self._grad_fn is None or not self._rg
+        return not self._rg or self.grad_fn is None
 
     @property
     def grad_fn(self) -> Any:
+        if self._nr:  # asking a forbidden view raises
+            pass
         return self._grad_fn
 
     @property
@@ -198,13 +226,16 @@ class Tensor(metaclass=TensorMeta):
 
     @property
     def _version(self) -> int:
-        return 0 if self._vc is None else self._vc[0]
+        vc = self._vc
+        if vc.__class__ is InferenceCounter:
+            raise error(RuntimeError, "Inference tensors do not track version counter.", hint="It was made under `torch.inference_mode()`.")
+        return 0 if vc is None else vc[0]
 
     @property
     def grad(self) -> Tensor | None:
         """The accumulated gradient, or None."""
         g = self._grad
-        if g is None and self._grad_fn is not None and not self._retains:
+        if g is None and self._grad_fn is not None and self._retains is None:
             _warn_non_leaf_grad()
         return g
 
@@ -243,6 +274,10 @@ class Tensor(metaclass=TensorMeta):
             a = self._a = np.ascontiguousarray(a)
         return a
 
+    def _everything(self) -> np.ndarray:
+        """The array behind it, for checks of values: inside vmap that of the whole batch."""
+        return self._a
+
     def _detached(self) -> Tensor:
         """The same storage and version counter, without history."""
         t = new_tensor(Tensor)
@@ -270,6 +305,8 @@ class Tensor(metaclass=TensorMeta):
         t._a = self._viewable()
         t._grad_fn = None
         t._rg = False
+        if self._vc.__class__ is InferenceCounter:
+            t._vc = InferenceCounter(free=True)
         keep_layout(t)
         return t
 
@@ -280,6 +317,8 @@ class Tensor(metaclass=TensorMeta):
         if self._rg and other.dtype.category < dtypes.FLOAT:
             raise error(RuntimeError, "data set to a tensor that requires gradients must be floating point or complex dtype")
         self._a = other._viewable()
+        if other._vc.__class__ is InferenceCounter:
+            self._vc = InferenceCounter()
         keep_layout(self)
 
     def stride(self, dim: int | None = None) -> Any:
@@ -338,6 +377,9 @@ def wrap(a: Any) -> Tensor:
     t._a = a if a.__class__ is ndarray else asarray(a)
     t._grad_fn = None
     t._rg = False
+    m = mode()
+    if m.__class__ is Modes and m.inference:
+        t._vc = InferenceCounter()
     return t
 
 
@@ -396,7 +438,7 @@ def make_view(t: Tensor, a: np.ndarray, kind: str | None = None) -> Tensor:
     base = t if t._base is None else t._base
     v._base = base
     v._vc = t._vc or t._counter()
-    if kind is not None:
+    if kind is not None and t._view_kind != "inference":
         v._view_kind = kind
     elif t._view_kind is not None:
         v._view_kind = t._view_kind
@@ -440,11 +482,14 @@ def check_grad_assignment(t: Tensor, g: Any) -> None:
         raise error(TypeError, f"assigned grad expected to be a Tensor or None but got grad of type {type(g).__name__}")
     if g is t:
         raise error(RuntimeError, "can't assign Variable as its own grad")
-    if g._a.dtype != t._a.dtype:
+    wanted = t.__dict__.get("_grad_dtype", "same")
+    if wanted == "same":
+        wanted = t.dtype
+    if wanted is not None and g.dtype is not wanted:
         raise error(
             RuntimeError,
             f"attempting to assign a gradient with dtype '{dtypes.C_NAMES[g.dtype]}' to a tensor with grad_dtype "
-            f"'{dtypes.SCALAR_NAMES[t.dtype]}'. The gradient must match the tensor's grad_dtype (defaults to the "
+            f"'{dtypes.SCALAR_NAMES[wanted]}'. The gradient must match the tensor's grad_dtype (defaults to the "
             "tensor's dtype). You can set the tensor's grad_dtype attribute with a specific dtype, or None to allow any dtype. Set "
             "grad_dtype with caution. Diverging the dtypes of a tensor and its gradient may break downstream systems that "
             "assume they match.",
@@ -478,6 +523,8 @@ def legacy_constructor(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any])
     np_type = dtypes.get_default_dtype().np
     t = new_tensor(cls)
     t._grad_fn, t._rg = None, False
+    if is_inference_mode_enabled():
+        t._vc = InferenceCounter()
     if len(args) == 1 and isinstance(args[0], Tensor):
         t._a, t._vc = args[0]._viewable(), args[0]._counter()
     elif len(args) == 1 and isinstance(args[0], Size) or args and all(isinstance(n, (int, np.integer)) for n in args):

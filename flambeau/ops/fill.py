@@ -40,6 +40,8 @@ def each_once(a: np.ndarray) -> np.ndarray:
 def put_number(t: Tensor, value: Any, op: Primitive) -> Tensor:
     """Set every element to a number that the dtype holds."""
     a, base = t._a, t._base
+    ip.check_inference_write(t)
+    ip.announce(t)
     if not t._rg and (base is None or not base._rg) and t._fw is None:
         a = each_once(a)
         if not a.flags.writeable:
@@ -47,9 +49,10 @@ def put_number(t: Tensor, value: Any, op: Primitive) -> Tensor:
         a.fill(value)
         note_change(t)
         return t
-    ip.check_writable(t)
+    ip.check_history(t)
     was = ip.before(t)
-    t._a.fill(value)
+    a = each_once(a)
+    (a if a.flags.writeable else ip.writable(a)).fill(value)
     return rewrite(op, t, was, (), ())
 
 
@@ -107,7 +110,7 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         return put_number(input, as_number(value, input, "fill_"), _fill_number)
     _one_element(value, "fill_")
-    ip.check_writable(input)
+    ip.check_writable(input, needs=value._rg)
     was = ip.before(input)
     assign(input._a, value._a)
     return rewrite(_fill_tensor, input, was, (value,), ())

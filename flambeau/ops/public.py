@@ -24,7 +24,7 @@ from ..autograd.inplace import become
 from ..autograd.pointwise import Pointwise
 from ..core.dtypes import SCALAR_NAMES, can_cast
 from ..core.errors import error
-from ..core.modes import Modes, mode
+from ..core.modes import Modes, full, mode
 from ..core.tensor import Tensor
 from .later import Functions
 from .names import PUBLISHED
@@ -77,7 +77,7 @@ def inplace_form(fn: Callable[..., Any], name: str) -> Callable[..., Tensor]:
         m = mode()
         if m.__class__ is Modes and m.transformed:
             return ip.through_value(lambda was: fn(was, *args, **kwargs), self, ())
-        ip.check_writable(self)
+        ip.check_writable(self, needs=ip.wanting((*args, *kwargs.values())))
         was = ip.before(self)
         if self._rg and m is not False:
             was._a, was._vc = self._a.copy(), None  # a rule may need the values that are overwritten
@@ -141,7 +141,7 @@ def write_out(name: str, out: Tensor, result: Tensor) -> None:
     """Put a result into the tensor given as ``out``, which is resized if its shape is another."""
     if not isinstance(out, Tensor):
         raise error(TypeError, f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
-    if mode() is not False and (out._rg or result._rg):
+    if (out._rg or result._rg) and full().grad:
         raise error(
             RuntimeError, f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the "
             "arguments requires grad."
@@ -151,6 +151,8 @@ def write_out(name: str, out: Tensor, result: Tensor) -> None:
             RuntimeError,
             f"result type {SCALAR_NAMES[result.dtype]} can't be cast to the desired output type {SCALAR_NAMES[out.dtype]}",
         )
+    ip.check_inference_write(out)
+    ip.announce(out)
     if out._a.shape != result._a.shape:
         if out._a.size:
             warnings.warn(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import flambeau as fl
+from flambeau.autograd.mutation import announce, open_contexts
 from flambeau.core.errors import error
 from flambeau.core.tensor import Tensor
 from flambeau.utils.hooks import RemovableHandle
@@ -57,6 +58,10 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(step)
     def run(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if open_contexts:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    announce(p)
         if not (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks

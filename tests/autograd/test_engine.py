@@ -288,3 +288,34 @@ def test_complex_gradient_convention():
     z = torch.tensor([1 + 2j, 3 - 1j], requires_grad=True)
     (z * z.conj()).real.sum().backward()  # |z|^2: gradient 2z
     assert z.grad.tolist() == [2 + 4j, 6 - 2j]
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_what_was_saved_is_freed_as_the_pass_goes(retain):
+    import weakref
+
+    x = leaf(1.0, 2.0)
+    y = (x * 2).exp()
+    values = weakref.ref(y._a)
+    y = y.sum()
+    gone = []
+    x.register_hook(lambda g: gone.append(values() is None))
+    y.backward(retain_graph=retain)
+    assert gone == [not retain]
+
+
+def test_branches_without_a_way_to_the_inputs_do_not_run():
+    x, w = leaf(1.0), leaf(1.0)
+    side = w * 2
+    side.register_hook(lambda g: pytest.fail("not needed"))
+    (g,) = torch.autograd.grad(x * 3 + side.exp(), x)
+    assert g.item() == 3
+    x.register_hook(lambda g: pytest.fail("not needed"))
+    assert torch.autograd.grad(x * 3 + w, w)[0].item() == 1
+
+
+def test_a_root_that_others_lead_to():
+    x = leaf(2.0)
+    y = x * x
+    torch.autograd.backward([y, y * 3, x])
+    assert x.grad.item() == 17

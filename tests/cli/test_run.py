@@ -30,6 +30,18 @@ print(x.grad.tolist())
     assert output(command("run", "script.py")) == ["[2.0, 2.0, 2.0]"]
 
 
+def test_the_old_module_functorch(command, script):
+    script(
+        """
+from functorch import grad, vmap
+import flambeau, torch
+assert grad is torch.func.grad is flambeau.func.grad and vmap is torch.vmap
+print(vmap(grad(torch.sin))(torch.zeros(2)).tolist())
+"""
+    )
+    assert output(command("run", "script.py")) == ["[1.0, 1.0]"]
+
+
 def test_an_installed_torch_is_not_imported(command, script, tmp_path):
     script("raise SystemExit('the real one was imported')", "site/torch/__init__.py")
     script("import torch, sys; print(torch.__name__)")
