@@ -347,17 +347,28 @@ def _erased(g: Tensor, window: Window) -> Any:
     return erase_window(g, window)
 
 
-@primitive("into_window", node="AsStridedBackward0", vjp={"x": _out_of})
+def each(kernel: Any, x: np.ndarray, window: Window) -> np.ndarray:
+    """The kernel on every entry of the first dimension, which is the batch of vmap."""
+    return np.stack([kernel(v, window) for v in x])
+
+
+@primitive("into_window", node="AsStridedBackward0", vjp={"x": _out_of}, jvp="linear", batch={})
 def into_window(x: Any, /, window: Window) -> Any:
     """The window's part of a base."""
+    if x.ndim > len(window.base_shape):
+        return each(into_window.kernel, x, window)
     base, part = window.arrays(x.dtype)
     base[...] = x
     return part.copy()
 
 
-@primitive("from_window", node="AsStridedBackwardBackward0", vjp={"x": lambda g, window: into_window(g, window)})
+@primitive(
+    "from_window", node="AsStridedBackwardBackward0", vjp={"x": lambda g, window: into_window(g, window)}, jvp="linear", batch={}
+)
 def from_window(x: Any, /, window: Window) -> Any:
     """A base of zeros around the window's part; what lies on one element is summed."""
+    if x.ndim > len(window.shape):
+        return each(from_window.kernel, x, window)
     base, part, memory = window.arrays_and_memory(window.of_part(x.dtype))
     if overlaps(part):
         places: Any = 0  # of the elements, counted from the window's first
@@ -370,9 +381,11 @@ def from_window(x: Any, /, window: Window) -> Any:
     return base
 
 
-@primitive("erase_window", node="CopySlicesBackward", vjp={"x": _erased})
+@primitive("erase_window", node="CopySlicesBackward", vjp={"x": _erased}, jvp="linear", batch={})
 def erase_window(x: Any, /, window: Window) -> Any:
     """A base with zeros in the window."""
+    if x.ndim > len(window.base_shape):
+        return each(erase_window.kernel, x, window)
     base, part = window.arrays(x.dtype)
     base[...] = x
     part[...] = 0

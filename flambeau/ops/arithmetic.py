@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..autograd.pointwise import NO_COMPLEX, NUMBER, Pointwise, only_floats, pointwise, without
-from ..autograd.primitive import primitive
+from ..autograd.primitive import Primitive, primitive
 from ..core.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, SCALAR_NAMES, complex128, float64
 from ..core.errors import error
-from ..core.tensor import Tensor, wrap
+from ..core.tensor import Tensor
 from ..kernels import expr as E
 from .public import become, public, public_pointwise, publish, write_out
 
@@ -69,9 +69,10 @@ def _refuse_bool(xs: tuple[Any, ...]) -> None:
 _sub = pointwise("sub", x - y, "x y", check=_refuse_bool)
 _sub_alpha = pointwise("sub_alpha", x - c * y, "x y c", node="SubBackward0", check=_refuse_bool)
 _rsub = pointwise("rsub", y - x, "x y", node="RsubBackward1", check=_refuse_bool)
+_rsub_tensor = pointwise("rsub_tensor", y - x, "x y", node="RsubBackward0", check=_refuse_bool)
 
 
-for _op in (_add, _sub, _rsub):
+for _op in (_add, _sub, _rsub, _rsub_tensor):
     _op.round_numbers = True
 
 
@@ -125,7 +126,9 @@ def sub_(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
 
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """``other - alpha * input``."""
-    return _rsub.call(input, other) if alpha == 1 else sub(other, input, alpha=alpha)
+    if alpha != 1:
+        return sub(other, input, alpha=alpha)
+    return (_rsub_tensor if isinstance(other, Tensor) else _rsub).call(input, other)
 
 
 _add_call, _sub_call = _add.call, _sub.call
@@ -160,6 +163,8 @@ _rdiv = pointwise("rdiv", (1 / x) * y, "x y", node="MulBackward0", promote="floa
 def _no_zero(xs: tuple[Any, ...]) -> None:
     if all(map(is_integral, xs)):
         d = xs[1]
+        if isinstance(d, Tensor) and d._a.__class__ is not np.ndarray:
+            return  # one example of a batch: the call on the batch asks again
         if not (np.all(d._a) if isinstance(d, Tensor) else d):
             raise error(RuntimeError, "ZeroDivisionError")
 
@@ -411,7 +416,9 @@ Tensor.__pos__ = positive
 _abs = pointwise("abs", E.abs(x), "x")
 
 
-@primitive("abs_complex", node="AbsBackward0", vjp={"z": lambda g, z: g * sgn(z)})
+@primitive(
+    "abs_complex", node="AbsBackward0", vjp={"z": lambda g, z: g * sgn(z)}, jvp=lambda z_t, z: (z_t * sgn(z).conj()).real, batch={}
+)
 def _abs_complex(z: Any, /) -> Any:
     return np.abs(z)
 
@@ -443,7 +450,7 @@ def sign(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     >>> torch.sign(torch.tensor([-0.5, 0., 3.]))
     tensor([-1.,  0.,  1.])
     """
-    r = wrap(input._a.copy()) if is_bool(input) and isinstance(input, Tensor) else _sign.call(input)
+    r = input.clone() if is_bool(input) and isinstance(input, Tensor) else _sign.call(input)
     return r if out is None else give("sign", r, out)
 
 
@@ -516,7 +523,7 @@ def sgn(input: Tensor) -> Tensor:
 
 def where_zero(size: Tensor) -> Tensor:
     """``size``, with 1 in place of 0."""
-    return size + wrap((size._a == 0).astype(size._a.dtype))
+    return size + size.eq(0).to(size.dtype)
 
 
 # ---- two operands ---------------------------------------------------------------------------------------------------
@@ -566,14 +573,28 @@ public_pointwise(
               refuse={COMPLEX: "heaviside is not yet implemented for complex tensors."}),
     doc="0 below zero, 1 above it, ``values`` at it.",
 )
+
+
+def by_numpy(name: str, ufunc: Any) -> Primitive:
+    """A function of two operands that broadcast, without a derivative."""
+
+    @primitive(name, batch=lambda b, x, y: op(*b.aligned(x=x, y=y)))
+    def op(x: Any, y: Any, /) -> Any:
+        return ufunc(x, y)
+
+    return op
+
+
 for _name, _ufunc in (("gcd", np.gcd), ("lcm", np.lcm)):
 
-    def _integers(input: Tensor, other: Tensor, *, out: Tensor | None = None, _u: Any = _ufunc, _n: str = _name) -> Tensor:
+    def _integers(
+        input: Tensor, other: Tensor, *, out: Tensor | None = None, _op: Primitive = by_numpy(_name, _ufunc), _n: str = _name
+    ) -> Tensor:
         """Of integers, element by element."""
         for t in (input, other):
             if not is_integral(t) or is_bool(t):
                 raise error(NotImplementedError, f"\"{_n}_cpu\" not implemented for '{SCALAR_NAMES[t.dtype]}'")
-        return give(_n, wrap(_u(input._a, other._a)), out)
+        return give(_n, _op(input, other), out)
 
     _integers.__name__ = _integers.__qualname__ = _name
     both(_integers, _name)
@@ -585,7 +606,10 @@ def nextafter(input: Tensor, other: Tensor) -> Tensor:
     """The next floating number from ``input`` towards ``other``."""
     if input.dtype.category != FLOAT:
         raise error(NotImplementedError, f"\"nextafter\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
-    return wrap(np.nextafter(input._a, other._a))
+    return _nextafter(input, other)
+
+
+_nextafter = by_numpy("nextafter", np.nextafter)
 
 
 @public(inplace=True, out=True)

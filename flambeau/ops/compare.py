@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.pointwise import BOOL, COMPLEX, FLOAT, pointwise
+from ..autograd.primitive import primitive
 from ..core.dtypes import SCALAR_NAMES, result_type
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
@@ -83,7 +84,12 @@ for _name, _limit in (("isposinf", float("inf")), ("isneginf", -float("inf"))):
 @public
 def isreal(input: Tensor) -> Tensor:
     """True where the imaginary part is 0."""
-    return wrap(np.isreal(input._a) if input._a.dtype.kind == "c" else np.ones(input._a.shape, bool))
+    return _isreal(input)
+
+
+@primitive("isreal", batch={})
+def _isreal(x: Any, /) -> Any:
+    return np.isreal(x) if x.dtype.kind == "c" else np.ones(x.shape, bool)
 
 
 @public
@@ -100,7 +106,14 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
         raise error(RuntimeError, f"rtol must be greater than or equal to zero, but got {rtol}")
     if atol < 0:
         raise error(RuntimeError, f"atol must be greater than or equal to zero, but got {atol}")
-    a, b = input._a, other._a
+    if input._a.__class__ is other._a.__class__ is np.ndarray:
+        return wrap(_isclose.kernel(input._a, other._a, rtol, atol, equal_nan))
+    return _isclose(input, other, rtol, atol, equal_nan)
+
+
+@primitive("isclose", batch=lambda b, x, y, rtol, atol, equal_nan: _isclose(*b.aligned(x=x, y=y), rtol, atol, equal_nan))
+def _isclose(x: Any, y: Any, /, rtol: float, atol: float, equal_nan: bool) -> Any:
+    a, b = x, y
     if a.dtype.kind == "V" or a.dtype == np.float16:
         a, b = a.astype(np.float32), b.astype(np.float32)
     elif a.dtype.kind in "iub":
@@ -111,13 +124,13 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     near = near | (a == b)
     if equal_nan:
         near = near | np.isnan(a) & np.isnan(b)
-    return wrap(near)
+    return near
 
 
 @public
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether every element is close; see ``isclose``."""
-    return bool(isclose(input, other, rtol, atol, equal_nan)._a.all())
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 @public
@@ -136,8 +149,28 @@ def equal(input: Tensor, other: Tensor) -> bool:
 @public(out=True)
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """True where an element is one of ``test_elements``."""
-    a, b = [v._a if isinstance(v, Tensor) else np.asarray(v) for v in (elements, test_elements)]
-    return wrap(np.isin(a, b, assume_unique=assume_unique, invert=invert))
+    a, b = [v if isinstance(v, Tensor) else wrap(np.asarray(v)) for v in (elements, test_elements)]
+    for t in (a, b):
+        if t._a.dtype.kind in "bc":
+            raise error(RuntimeError, f"Unsupported input type encountered for isin(): {SCALAR_NAMES[t.dtype]}")
+    return _isin(a, b, assume_unique, invert, 0)
+
+
+def _isin_batch(b: Any, x: Tensor, among: Tensor, assume_unique: bool, invert: bool, lead: int) -> Tensor:
+    if not lead and not b.has("among"):
+        return _isin(x, among, False, invert, 0)
+    return _isin(b.full(x, b.has("x")), b.full(among, b.has("among")), assume_unique, invert, lead + 1)
+
+
+@primitive("isin", batch=_isin_batch)
+def _isin(x: Any, among: Any, /, assume_unique: bool, invert: bool, lead: int) -> Any:
+    """Each of the first ``lead`` dimensions' examples has its own elements and its own test elements."""
+    if not lead:
+        return np.isin(x, among, assume_unique=assume_unique, invert=invert)
+    out = np.empty(x.shape, bool)
+    for i in np.ndindex(x.shape[:lead]):
+        out[i] = np.isin(x[i], among[i], assume_unique=assume_unique, invert=invert)
+    return out
 
 
 Tensor.isin = isin

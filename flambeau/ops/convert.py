@@ -17,10 +17,11 @@ from ..core import dtypes
 from ..core.device import check_device, device
 from ..core.dtypes import ALIASES, BY_NAME, COMPLEX, FLOAT, FROM_NP, SCALAR_NAMES, dtype
 from ..core.errors import error
-from ..core.modes import Modes, is_grad_enabled, mode
+from ..core.modes import Modes, is_grad_enabled, is_inference_mode_enabled, mode
 from ..core.size import Size
 from ..core.tensor import (
     _CHANNELS_LAST,
+    InferenceCounter,
     Tensor,
     address,
     channels_last,
@@ -616,7 +617,10 @@ def contiguous(self: Tensor, memory_format: Any = contiguous_format) -> Tensor:
 @public
 def detach(input: Tensor) -> Tensor:
     """The same memory without history."""
-    return input._detached()
+    t = input._detached()
+    if t._vc.__class__ is InferenceCounter and not is_inference_mode_enabled():
+        t._vc = InferenceCounter(free=True)
+    return t
 
 
 @public
@@ -633,6 +637,7 @@ def detach_(input: Tensor) -> Tensor:
     input._grad_fn, input._rg = None, False
     if input._nr:
         input._nr = 0
+    forbidden.follow_flag(input)
     return input
 
 
@@ -659,16 +664,23 @@ def rewrite(op: Primitive, t: Tensor, was: Tensor, others: tuple[Any, ...], para
     return t
 
 
-@primitive(
-    "copy",
-    node="CopyBackwards",
-    vjp={"src": lambda g, src_shape, src_dtype: fit_dtype(reduce_to(g, src_shape), src_dtype)},
-    jvp=lambda src_t: src_t,
-)
-def _copy(x: Any, src: Any, /) -> Any:
+def _overwritten(x: Any, src: Any, /) -> Any:
     out = np.empty(x.shape, x.dtype)
     out[...] = src
     return out
+
+
+def _to_source(g: Tensor, src_shape: tuple[int, ...], src_dtype: dtype) -> Tensor:
+    return fit_dtype(reduce_to(g, src_shape), src_dtype)
+
+
+def _to_nobody(g: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+    return wrap(np.zeros(x_shape, g._a.dtype))
+
+
+# What a view was before gets its zeros from the history of its base; another tensor gets them here.
+_copy = primitive("copy", node="CopyBackwards", vjp={"src": _to_source}, jvp=lambda src_t: src_t)(_overwritten)
+_copy_over = primitive("copy_over", node="CopyBackwards", vjp={"x": _to_nobody, "src": _to_source}, jvp=lambda src_t: src_t)(_overwritten)
 
 
 def reduce_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -698,23 +710,26 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     if b.shape != a.shape:
         _check_expands(b.shape, a.shape)
     if a is b:
+        ip.changed(self)
         return self
     was = ip.before(self)
     assign(a, b)
-    return rewrite(_copy, self, was, (src,), ())
+    return rewrite(_copy if self._base is not None else _copy_over, self, was, (src,), ())
 
 
 def _check_expands(small: tuple[int, ...], large: tuple[int, ...]) -> None:
-    if len(small) > len(large):
-        raise error(RuntimeError, f"output with shape {list(large)} doesn't match the broadcast shape {list(small)}")
-    for i in range(1, len(small) + 1):
-        if small[-i] not in (1, large[-i]):
-            d = len(large) - i
+    n = max(len(small), len(large))
+    for i in range(1, min(len(small), len(large)) + 1):
+        if small[-i] != large[-i] and 1 not in (small[-i], large[-i]):
+            d = n - i
             raise error(
                 RuntimeError,
                 f"The size of tensor a ({large[-i]}) must match the size of tensor b ({small[-i]}) at non-singleton dimension {d}",
                 hint=f"A tensor of shape {list(small)} cannot be written into one of shape {list(large)}.",
             )
+    both = np.broadcast_shapes(small, large)
+    if both != large:
+        raise error(RuntimeError, f"output with shape {list(large)} doesn't match the broadcast shape {list(both)}")
 
 
 # ---- storages -----------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import values
 from ..autograd.pointwise import Pointwise, broadcast_error, pointwise
 from ..autograd.primitive import primitive
 from ..core.dtypes import FLOAT, SCALAR_NAMES, result_type
@@ -299,8 +300,9 @@ def binary_cross_entropy(
         raise error(RuntimeError, f"Found dtype {SCALAR_NAMES[target.dtype]} but expected {SCALAR_NAMES[input.dtype]}")
     takes("binary_cross_entropy", input, "hf")
     for what, t in (("input", input), ("target", target)):
-        if t._a.size:
-            low, high = t._a.min(), t._a.max()
+        if values(t).size:
+            every = values(t)
+            low, high = every.min(), every.max()
             if not (low >= 0 and high <= 1) and low == low and high == high:
                 raise error(RuntimeError, f"all elements of {what} should be between 0 and 1",
                             hint="For scores without a sigmoid use binary_cross_entropy_with_logits." if what == "input" else None)
@@ -420,6 +422,12 @@ def _gaussian(full: bool) -> Elementwise:
     return Elementwise("gaussian_nll_loss", loss + 0.5 * math.log(2 * math.pi) if full else loss, "x y w", None)
 
 
+@primitive("raised", node="CloneBackward0", vjp={"x": lambda g: g}, jvp=lambda x_t: x_t, batch={})
+def _raised(x: Any, /, low: float) -> Any:
+    """At least ``low``; the gradient goes through as if nothing had been clamped."""
+    return np.maximum(x, np.asarray(low, x.dtype))
+
+
 def gaussian_nll_loss(
     input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
 ) -> Tensor:
@@ -428,7 +436,7 @@ def gaussian_nll_loss(
         if var < 0:
             raise error(ValueError, "var has negative entry/entries")
         var = wrap(np.full(input._a.shape, var, input._a.dtype))
-    elif var._a.size and var._a.min() < 0:
+    elif values(var).size and values(var).min() < 0:
         raise error(ValueError, "var has negative entry/entries")
     shape, given = input._a.shape, var._a.shape
     if given != shape:
@@ -440,11 +448,8 @@ def gaussian_nll_loss(
             raise error(ValueError, "var is of incorrect size")
     if reduction not in REDUCTIONS:
         raise error(ValueError, f"{reduction} is not valid")
-    low = np.asarray(eps, var._a.dtype)
-    if var._a.size and var._a.min() < low:
-        # the gradient goes through as if nothing had been clamped
-        var = var + wrap(np.maximum(var._a, low) - var._a)
-        var._a = np.maximum(var._a, low)
+    if var._a.__class__ is not np.ndarray or var._a.size and var._a.min() < np.asarray(eps, var._a.dtype):
+        var = _raised(var, eps)
     return _gaussian(bool(full))("gaussian_nll_loss", reduction, input, target, var)
 
 
@@ -537,15 +542,11 @@ def _ce_composite(x: Any, t: Any, w: Any, ignore: Any, reduction: Any, smoothing
     classes = x._a.shape[dim]
     each = lp if w is None else lp * w.reshape(-1, *(1,) * max(0, x._a.ndim - 2))
     smooth = -each.sum(dim)
-    index, counts = class_indices(t._a, classes, ignore)
-    shape = smooth._a.shape
-    if counts is not None:
-        smooth = smooth * wrap(counts.reshape(shape).astype(x._a.dtype))
+    smooth = smooth * t.reshape(smooth._a.shape).ne(ignore).to(x.dtype)
     if reduction == "sum":
         smooth = smooth.sum()
     elif reduction == "mean":
-        rows = weights_of(index, counts, None if w is None else w._a, x._a.dtype)
-        smooth = smooth.sum() / float(index.size if rows is None else rows.sum())
+        smooth = smooth.sum() / _weight_of_rows(lp, t, w, ignore).sum()
     return nll * (1 - smoothing) + smooth * (smoothing / classes)
 
 
@@ -629,12 +630,69 @@ def _nll_kernel(x: Any, t: Any, w: Any, /, ignore: Any, reduction: Any) -> Any:
     return np.asarray(value, x.dtype)
 
 
+def _weight_of_rows(x: Tensor, t: Tensor, w: Any, ignore: int) -> Tensor:
+    """What each target counts: its class's weight, 1 where there are none, 0 if it is ignored."""
+    return _nll(wrap(np.full((), -1, x._a.dtype)).expand(x._a.shape), t, w, ignore, "none")  # type: ignore[attr-defined]
+
+
+def _by_class_weight(x: Tensor, w: Tensor) -> Tensor:
+    """Weights of each example's own, (B, C), in x, (B, C) or (B, N, C, ...), instead of beside it."""
+    w = w if x._a.ndim == 2 else w.reshape(w._a.shape[0], 1, w._a.shape[1], *(1,) * (x._a.ndim - 3))
+    return (x * w).masked_fill(w.eq(0), 0)
+
+
+def _together(t: Tensor, single: bool) -> Tensor:
+    """The rows of all examples as rows of one; an example may be a single one."""
+    return t.reshape(t._a.shape[0] if single else t._a.shape[0] * t._a.shape[1], *t._a.shape[1 if single else 2 :])
+
+
+def _nll_batch(b: Any, x: Tensor, t: Tensor, w: Any, ignore: int, reduction: str) -> Tensor:
+    x, t = b.full(x, b.has("x")), b.full(t, b.has("t"))
+    like = wrap(np.full((), -1, x._a.dtype)).expand(x._a.shape)
+    if w is not None and b.has("w"):
+        x, like, w = _by_class_weight(x, w), _by_class_weight(like, w), None
+    single = x._a.ndim == 2
+    shape = (b.size,) if single else t._a.shape
+    t = t.reshape(b.size) if single else _together(t, False)
+    loss = _nll(_together(x, single), t, w, ignore, "none").reshape(shape)
+    if reduction == "none":
+        return loss
+    total = loss.reshape(b.size, prod(shape[1:])).sum(1)
+    if reduction == "sum":
+        return total
+    return total / _nll(_together(like, single), t, w, ignore, "none").reshape(b.size, prod(shape[1:])).sum(1)
+
+
+def _nll_grad_batch(b: Any, g_: Tensor, t: Tensor, w: Any, x_shape: Any, ignore: int, reduction: str) -> Tensor:
+    g_, t = b.full(g_, b.has("g_")), b.full(t, b.has("t"))
+    single = len(x_shape) == 1
+    shape = (b.size,) if single else t._a.shape
+    own, w = (w, None) if w is not None and b.has("w") else (None, w)
+    rows = t.reshape(b.size) if single else _together(t, False)
+    full = (b.size, *x_shape)
+    if reduction == "mean":
+        like = wrap(np.full((), -1, g_._a.dtype)).expand(full)
+        like = like if own is None else _by_class_weight(like, own)
+        g_ = g_ / _nll(_together(like, single), rows, w, ignore, "none").reshape(b.size, prod(shape[1:])).sum(1)
+    if reduction != "none":
+        g_ = g_.reshape(b.size, *(1,) * (len(shape) - 1)).expand(shape)
+    d = _nll_grad(g_.reshape(rows._a.shape), rows, w, full if single else (b.size * x_shape[0], *x_shape[1:]), ignore, "none").reshape(full)
+    return d if own is None else _by_class_weight(d, own)
+
+
+def _nll_tangent(x_t: Tensor, t: Tensor, w: Any, ignore: int, reduction: str) -> Tensor:
+    return _nll(x_t, t, w, ignore, reduction)
+
+
 _NLL_RULE = {"x": lambda g, t, w, x_shape, ignore, reduction: _nll_grad(g, t, w, x_shape, ignore, reduction)}
-_nll = primitive("nll_loss", vjp=_NLL_RULE)(_nll_kernel)
-_nll2d = primitive("nll_loss2d", node="NllLoss2DBackward0", vjp=_NLL_RULE)(_nll_kernel)
+_nll = primitive("nll_loss", vjp=_NLL_RULE, jvp=_nll_tangent, batch=_nll_batch)(_nll_kernel)
+_nll2d = primitive("nll_loss2d", node="NllLoss2DBackward0", vjp=_NLL_RULE, jvp=_nll_tangent, batch=_nll_batch)(_nll_kernel)
 
 
-@primitive("nll_loss_grad", node="NllLossBackwardBackward0", vjp={"g_": _nll_of})
+@primitive(
+    "nll_loss_grad", node="NllLossBackwardBackward0", vjp={"g_": _nll_of},
+    jvp=lambda g__t, t, w, x_shape, ignore, reduction: _nll_grad(g__t, t, w, x_shape, ignore, reduction), batch=_nll_grad_batch,
+)  # fmt: skip
 def _nll_grad(g_: Any, t: Any, w: Any, /, x_shape: Any, ignore: Any, reduction: Any) -> Any:
     classes = x_shape[0] if len(x_shape) == 1 else x_shape[1]
     index, counts = class_indices(t, classes, ignore)
@@ -763,8 +821,8 @@ def multi_margin_loss(
     takes("multi_margin_loss_cpu_kernel", input, "f")
     rows = input if input._a.ndim == 2 else input.reshape(1, -1)
     n, classes = rows._a.shape
-    index = target._a.reshape(-1)
-    if index.size != n:
+    index = target.reshape(-1)
+    if index._a.size != n:
         raise error(
             RuntimeError,
             "multi_margin_loss: target tensor should be 1-D with size equal to the number of input samples (batch size). Expected "
@@ -772,16 +830,33 @@ def multi_margin_loss(
         )
     if weight is not None and weight._a.size != classes:
         raise error(RuntimeError, f"inconsistent weight size, expected {classes} but got {list(weight._a.shape)}")
-    if index.size and (index.min() < 0 or index.max() >= classes):
-        raise error(RuntimeError, "target out of range")
-    right = rows.gather(1, wrap(index[:, None]))
-    wrong = np.ones(rows._a.shape, rows._a.dtype)
-    wrong[_rows(n), index] = 0
-    if weight is not None:
-        wrong *= weight._a[index][:, None]
-    gap = (rows - right + margin).clamp_min(0)
-    loss = ((gap if p == 1 else gap * gap) * wrap(wrong)).sum(1) / classes
+    wrong = _wrong_classes(index, None if weight is None else weight.reshape(-1), classes, rows._a.dtype)
+    gap = (rows - rows.gather(1, index.unsqueeze(1).long()) + margin).clamp_min(0)
+    loss = ((gap if p == 1 else gap * gap) * wrong).sum(1) / classes
     return reduced(loss if input._a.ndim == 2 else loss.squeeze(0), reduction)
+
+
+@primitive("wrong_classes", batch={})
+def _wrong_classes(t: Any, w: Any, /, classes: int, dtype: Any) -> Any:
+    """For targets (..., N) and weights (..., C): (..., N, C), 0 at the target, the target's weight at the other classes."""
+    if t.size and (t.min() < 0 or t.max() >= classes):
+        raise error(RuntimeError, "target out of range")
+    wrong = (np.arange(classes) != t[..., None]).astype(dtype)
+    if w is not None:
+        wrong *= np.take_along_axis(w, t.astype(np.int64), -1)[..., None]
+    return wrong
+
+
+@primitive("margin_pairs", batch={})
+def _margin_pairs(labels: Any, /, dtype: Any) -> Any:
+    """Labels (..., N, C) up to the first -1: (0 in place of those behind it; 1 for each pair of a label and a class that is none)."""
+    classes = labels.shape[-1]
+    if labels.size and (labels.min() < -1 or labels.max() >= classes):
+        raise error(RuntimeError, "argument #2 'target' is out of range")
+    given = np.logical_and.accumulate(labels >= 0, -1)
+    index = np.where(given, labels, 0).astype(np.int64)
+    none = ~((index[..., None] == np.arange(classes)) & given[..., None]).any(-2)
+    return index, (given[..., None] & none[..., None, :]).astype(dtype)
 
 
 def multilabel_margin_loss(
@@ -794,18 +869,9 @@ def multilabel_margin_loss(
     takes("multilabel_margin_loss_forward_out_frame", input, "f")
     rows = input.reshape(-1, input._a.shape[-1] if input._a.ndim else 1)
     n, classes = rows._a.shape
-    labels = target._a.reshape(n, classes)
-    if labels.size and (labels.min() < -1 or labels.max() >= classes):
-        raise error(RuntimeError, "argument #2 'target' is out of range")
-    given = np.cumprod(labels >= 0, 1).astype(bool)
-    index = np.where(given, labels, 0)
-    none = np.ones((n, classes), bool)
-    r, c = np.nonzero(given)
-    none[r, index[r, c]] = False
-    pairs = (given[:, :, None] & none[:, None, :]).astype(rows._a.dtype)
-    right = rows.gather(1, wrap(index))
-    gap = (1 - right.unsqueeze(2) + rows.unsqueeze(1)).clamp_min(0)
-    loss = (gap * wrap(pairs)).sum((1, 2)) / classes
+    index, pairs = _margin_pairs(target.reshape(n, classes), rows._a.dtype)
+    gap = (1 - rows.gather(1, index).unsqueeze(2) + rows.unsqueeze(1)).clamp_min(0)
+    loss = (gap * pairs).sum((1, 2)) / classes
     return reduced(loss if input._a.ndim == 2 else loss.squeeze(0), reduction)
 
 
@@ -893,7 +959,7 @@ def cosine_embedding_loss(
     dot = (input1 * input2).sum(n)
     tiny = 1e-12
     cos = dot / (((input1 * input1).sum(n) + tiny) * ((input2 * input2).sum(n) + tiny)).sqrt()
-    same, other = wrap((target._a == 1).astype(cos._a.dtype)), wrap((target._a == -1).astype(cos._a.dtype))
+    same, other = target.eq(1).to(cos.dtype), target.eq(-1).to(cos.dtype)
     return reduced((1 - cos) * same + (cos - margin).clamp_min(0) * other, reduction)
 
 
@@ -974,9 +1040,44 @@ def _ctc_tables(lp: np.ndarray, labels: np.ndarray, lengths: np.ndarray, sizes: 
     return extended, skip, emit, inside, alpha
 
 
-def _ctc(lp: Any, /, labels: Any, lengths: Any, sizes: Any, blank: Any, zero_infinity: Any) -> Any:
+_WHILE_CHECKING = "(while checking arguments for ctc_loss_allocate_outputs)"
+
+
+def _ctc_labels(given: np.ndarray, sizes: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """The targets as rows (n, longest), checked."""
+    longest = int(sizes.max(initial=0))
+    inside = np.arange(longest) < sizes[:, None]
+    if given.ndim == 1:
+        if given.size != int(sizes.sum()):
+            raise error(
+                RuntimeError,
+                f"Expected tensor to have size {int(sizes.sum())} at dimension 0, but got size {given.size} for argument #2 'targets' "
+                + _WHILE_CHECKING,
+            )
+        labels = np.zeros((n, longest), np.int64)
+        labels[inside] = given
+    else:
+        if given.shape[1] < longest:
+            raise error(
+                RuntimeError,
+                f"Expected tensor to have size at least {longest} at dimension 1, but got size {given.shape[1]} for argument #2 "
+                f"'targets' {_WHILE_CHECKING}",
+            )
+        labels = given[:, :longest].astype(np.int64)
+    used = labels[inside]
+    if used.size and (used.min() < 0 or used.max() >= classes):
+        raise error(RuntimeError, f"ctc_loss: target labels must lie in 0 to {classes - 1}")
+    return np.where((labels >= 0) & (labels < classes), labels, 0)
+
+
+def _ctc(lp: Any, given: Any, lengths: Any, sizes: Any, /, blank: Any, zero_infinity: Any) -> Any:
     wide = lp.astype(np.float64)
-    time, n, _ = lp.shape
+    time, n, classes = lp.shape
+    labels = _ctc_labels(given, sizes, n, classes)
+    if lengths.max(initial=0) > time:
+        raise error(
+            RuntimeError, f"Expected input_lengths to have value at most {time}, but got value {int(lengths.max())} {_WHILE_CHECKING}"
+        )
     tables = _ctc_tables(wide, labels, lengths, sizes, blank)
     alpha = tables[-1]
     rows = np.arange(n)
@@ -988,12 +1089,29 @@ def _ctc(lp: Any, /, labels: Any, lengths: Any, sizes: Any, blank: Any, zero_inf
     nothing = np.where(sizes == 0, 0.0, np.inf)
     loss = np.where(lengths == 0, nothing, -_log_add(*ends))
     out = np.where(np.isinf(loss), 0, loss) if zero_infinity else loss
-    return out.astype(lp.dtype), (tables, loss)
+    return out.astype(lp.dtype), (*tables, loss, lengths, sizes)
 
 
-def _ctc_grads(g: Any, lp: Any, state: Any, lengths: Any, sizes: Any, blank: Any, zero_infinity: Any) -> Any:
-    (extended, skip, emit, inside, alpha), loss = state
-    return _ctc_grad(g, lp, lengths, sizes, zero_infinity, extended, skip, emit, inside, alpha, loss)
+def _ctc_grads(g: Any, lp: Any, state: Any, zero_infinity: Any) -> Any:
+    return _ctc_grad(g, lp, state, zero_infinity), None, None, None
+
+
+def _ctc_batch(b: Any, lp: Tensor, given: Tensor, lengths: Tensor, sizes: Tensor, blank: int, zero_infinity: bool) -> Tensor:
+    """Sequences are computed side by side already: those of all examples are."""
+    lp, given = b.full(lp, b.has("lp")).movedim(0, 1), b.full(given, b.has("given"))
+    lengths, sizes = b.full(lengths, b.has("lengths")), b.full(sizes, b.has("sizes"))
+    time, _, n, classes = lp._a.shape
+    given = given.flatten() if given._a.ndim == 2 else given.reshape(b.size * n, given._a.shape[2])
+    many = lp.reshape(time, b.size * n, classes)
+    return _ctc_loss(many, given, lengths.flatten(), sizes.flatten(), blank, zero_infinity).reshape(b.size, n)
+
+
+def _ctc_tangent(lp_t: Tensor) -> Any:
+    raise error(
+        NotImplementedError,
+        "Trying to use forward AD with _ctc_loss that does not support it because it has not been implemented yet.",
+        hint="ctc_loss can be differentiated in reverse mode, once.",
+    )
 
 
 def _no_second(g: Any, needs: Any) -> Any:
@@ -1001,12 +1119,16 @@ def _no_second(g: Any, needs: Any) -> Any:
                 hint="ctc_loss can be differentiated once.")
 
 
-@primitive("ctc_loss_grad", node="CtcLossBackwardBackward0", vjp=_no_second)
-def _ctc_grad(
-    g_: Any, lp: Any, /, lengths: Any, sizes: Any, zero_infinity: Any, extended: Any, skip: Any, emit: Any, inside: Any, alpha: Any,
-    loss: Any,
-) -> Any:  # fmt: skip
+def _ctc_grad_batch(b: Any, g_: Tensor, lp: Tensor, state: Any, zero_infinity: bool) -> Tensor:
+    """Linear in the gradient of each sequence; the tables are those of one batch of sequences, for all examples."""
+    one = _ctc_grad(wrap(np.ones(g_._a.shape[1:], g_._a.dtype)), lp, state, zero_infinity)
+    return one * g_.reshape(b.size, 1, g_._a.shape[1], 1)
+
+
+@primitive("ctc_loss_grad", node="CtcLossBackwardBackward0", vjp=_no_second, batch=_ctc_grad_batch)
+def _ctc_grad(g_: Any, lp: Any, /, state: Any, zero_infinity: Any) -> Any:
     """PyTorch's gradient: exp(lp) - (posterior of each symbol), which is the logits' when a log_softmax follows."""
+    extended, skip, emit, inside, alpha, loss, lengths, sizes = state
     wide = lp.astype(np.float64)
     time, n, classes = wide.shape
     rows = np.arange(n)
@@ -1035,11 +1157,11 @@ def _ctc_grad(
     return out.astype(lp.dtype)
 
 
-_ctc_loss = primitive("ctc_loss", vjp=_ctc_grads, aux=("state",))(_ctc)
+_ctc_loss = primitive("ctc_loss", vjp=_ctc_grads, aux=("state",), jvp=_ctc_tangent, batch=_ctc_batch)(_ctc)
 
 
-def _as_lengths(v: Any) -> np.ndarray:
-    return np.asarray(v._a if isinstance(v, Tensor) else v, np.int64).reshape(-1)
+def _as_lengths(v: Any) -> Tensor:
+    return v.reshape(-1).long() if isinstance(v, Tensor) else wrap(np.asarray(v, np.int64).reshape(-1))
 
 
 def ctc_loss(
@@ -1056,48 +1178,18 @@ def ctc_loss(
     lp = log_probs.unsqueeze(1) if unbatched else log_probs
     time, n, classes = lp._a.shape
     lengths, sizes = _as_lengths(input_lengths), _as_lengths(target_lengths)
-    given = targets._a.astype(np.int64)
     if lp.dtype.category != FLOAT:
         raise error(RuntimeError, f"\"ctc_loss_cpu\" not implemented for '{SCALAR_NAMES[lp.dtype]}'")
     if not 0 <= blank < classes:
         raise error(RuntimeError, "blank must be in label range")
     for what, v in (("input_lengths", lengths), ("target_lengths", sizes)):
-        if v.size != n:
+        if v._a.size != n:
             raise error(RuntimeError, f"{what} must be of size batch_size")
-    while_checking = "(while checking arguments for ctc_loss_allocate_outputs)"
-    longest = int(sizes.max(initial=0))
-    flat = given.ndim == 1 and not (unbatched and n == 1 and given.size == longest)
-    if given.ndim == 1:
-        if given.size != int(sizes.sum()):
-            raise error(
-                RuntimeError,
-                f"Expected tensor to have size {int(sizes.sum())} at dimension 0, but got size {given.size} for argument #2 'targets' "
-                + while_checking,
-            )
-        labels = np.zeros((n, longest), np.int64)
-        labels[np.arange(longest) < sizes[:, None]] = given
-        del flat
-    else:
-        if given.shape[1] < longest:
-            raise error(
-                RuntimeError,
-                f"Expected tensor to have size at least {longest} at dimension 1, but got size {given.shape[1]} for argument #2 "
-                f"'targets' {while_checking}",
-            )
-        labels = given[:, :longest]
-    if lengths.max(initial=0) > time:
-        raise error(
-            RuntimeError, f"Expected input_lengths to have value at most {time}, but got value {int(lengths.max())} {while_checking}"
-        )
-    used = labels[np.arange(longest) < sizes[:, None]]
-    if used.size and (used.min() < 0 or used.max() >= classes):
-        raise error(RuntimeError, f"ctc_loss: target labels must lie in 0 to {classes - 1}")
-    labels = np.where((labels >= 0) & (labels < classes), labels, 0)
-    loss = _ctc_loss(lp, labels, lengths, sizes, int(blank), bool(zero_infinity))
+    loss = _ctc_loss(lp, targets, lengths, sizes, int(blank), bool(zero_infinity))
     if unbatched and reduction == "none":
         return loss.squeeze(0)
     if reduction == "mean":
-        return (loss / wrap(np.maximum(sizes, 1).astype(lp._a.dtype))).mean()
+        return (loss / sizes.clamp_min(1).to(lp.dtype)).mean()
     return reduced(loss, reduction)
 
 

@@ -6,6 +6,7 @@ knows, from the rule in their line.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ..autograd.batching import values
 from ..autograd.pointwise import Pointwise, pointwise
 from ..autograd.primitive import primitive
 from ..core.dtypes import COMPLEX, FLOAT, SCALAR_NAMES, get_default_dtype, int32
@@ -84,15 +86,18 @@ public_pointwise(
 _angle = pointwise("angle", E.where(E.isnan(x), x, E.where(x < 0, math.pi, 0)), "x", promote="float", grad={"x": NO_GRADIENT})
 
 
-@primitive("angle_complex", node="AngleBackward0", vjp={"z": lambda g, z: _angle_rule(g, z)})
+@primitive(
+    "angle_complex", node="AngleBackward0", vjp={"z": lambda g, z: z * 1j * (g / _square_of(z))},
+    jvp=lambda z_t, z: (z_t * z.conj()).imag / _square_of(z), batch={},
+)  # fmt: skip
 def _angle_complex(z: Any, /) -> Any:
     return np.angle(z).astype(np.float32 if z.dtype == np.complex64 else np.float64)
 
 
-def _angle_rule(g: Tensor, z: Tensor) -> Tensor:
+def _square_of(z: Tensor) -> Tensor:
+    """|z|², infinite in place of 0."""
     size = z.abs()
-    square = (size * size).masked_fill(wrap(size._a == 0), math.inf)
-    return z * 1j * (g / square)
+    return (size * size).masked_fill(size.eq(0), math.inf)
 
 
 @public(out=True)
@@ -159,7 +164,7 @@ Tensor.polygamma_ = lambda self, n: _polygamma_op(n).inplace(self)
 @public(inplace=True, out=True)
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p."""
-    if input.dtype.category >= FLOAT and (input._a <= (p - 1) / 2).any():
+    if input.dtype.category >= FLOAT and (values(input) <= (p - 1) / 2).any():
         raise error(RuntimeError, "All elements must be greater than (p-1)/2")
     total = sum(((input - j / 2).lgamma() for j in range(1, p)), input.lgamma())
     return total + p * (p - 1) / 4 * math.log(math.pi)
@@ -237,10 +242,24 @@ def floating(t: Tensor, name: str = "") -> Tensor:
     return t if t.dtype.category == FLOAT else t.to(get_default_dtype())
 
 
+def as_tangent(rule: Any, arg: str) -> Any:
+    """The rule for ``J t`` where ``g`` times a slope, which ``rule`` computes, is the derivative by ``arg``."""
+
+    def tangent(*values: Any) -> Any:
+        return rule(*values)
+
+    tangent.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+        inspect.Parameter(arg + "_t" if n == "g" else n, inspect.Parameter.POSITIONAL_ONLY) for n in inspect.signature(rule).parameters
+    ])  # fmt: skip
+    return tangent
+
+
 def _scipy_function(name: str, theirs: str, node: str, rule: Any, modules: tuple[str, ...]) -> Any:
     kernel = scipy_kernel(theirs)
 
-    @primitive(f"special_{name}", node=node or "NotImplemented", vjp={"v": rule} if rule else None)
+    @primitive(
+        f"special_{name}", node=node or "NotImplemented", vjp={"v": rule} if rule else None, jvp=as_tangent(rule, "v") if rule else None, batch={}
+    )
     def op(v: Any, /) -> Any:
         return kernel(v)
 
@@ -286,13 +305,21 @@ def _pair(a: Any, b: Any, name: str) -> tuple[Tensor, Tensor]:
     return a, b
 
 
-def _two_argument(name: str, theirs: str, node: str, rule: Any, names: tuple[str, ...] = (), published: tuple[str, ...] = ("special",)) -> Any:
+def _two_argument(name: str, theirs: str, node: str, unknown: str, slope: Any, names: tuple[str, ...] = (), published: tuple[str, ...] = ("special",)) -> Any:
     kernel = scipy_kernel(theirs)
     kernel_name = {"gammainc": "igamma_cpu", "gammaincc": "igammac_cpu"}.get(name, name)
 
-    @primitive(f"special_{name}", node=node, vjp={"b": rule} if rule else None)
-    def op(a: Any, b: Any, /) -> Any:
-        return kernel(a, b)
+    def refuse(x: Any) -> Any:
+        raise error(
+            NotImplementedError, f"the derivative for '{unknown}' is not implemented.", hint="It is differentiable by the second operand only."
+        )
+
+    @primitive(
+        f"special_{name}", node=node, vjp={"x": refuse, "y": lambda g, x, y, y_shape: _to(g * slope(x, y), y_shape)},
+        jvp=lambda x_t, x, y_t, y: y_t * slope(x, y) if x_t is None else refuse(x), batch=lambda b, x, y: op(*b.aligned(x=x, y=y)),
+    )  # fmt: skip
+    def op(x: Any, y: Any, /) -> Any:
+        return kernel(x, y)
 
     def fn(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
         if name == "zeta":
@@ -321,13 +348,13 @@ def _gamma_density(a: Tensor, b: Tensor) -> Tensor:
 
 
 gammainc = _two_argument(
-    "gammainc", "gammainc", "IgammaBackward0", lambda g, a, b, b_shape: _to(g * _gamma_density(a, b), b_shape)
+    "gammainc", "gammainc", "IgammaBackward0", "igamma: input", lambda a, b: _gamma_density(a, b)
 )
 gammaincc = _two_argument(
-    "gammaincc", "gammaincc", "IgammacBackward0", lambda g, a, b, b_shape: _to(-g * _gamma_density(a, b), b_shape)
+    "gammaincc", "gammaincc", "IgammacBackward0", "igammac: input", lambda a, b: -_gamma_density(a, b)
 )
 zeta = _two_argument(
-    "zeta", "zeta", "SpecialZetaBackward0", lambda g, a, b, b_shape: _to(g * -a * zeta(a + 1, b), b_shape)
+    "zeta", "zeta", "SpecialZetaBackward0", "zeta", lambda a, b: -a * zeta(a + 1, b)
 )
 for _name, _fn in (("igamma", gammainc), ("igammac", gammaincc)):
     both(_fn, _name)
@@ -339,10 +366,20 @@ def frexp(input: Tensor) -> Any:
     """Mantissas in [0.5, 1) and exponents: ``input = mantissa * 2 ** exponent``."""
     if input.dtype.category != FLOAT:
         raise error(RuntimeError, "torch.frexp() only supports floating-point dtypes")
-    a = input._a
-    wide = a.astype(np.float32) if a.dtype == ml_dtypes.bfloat16 else a
+    return return_types.frexp(_frexp(input))
+
+
+@primitive(
+    "frexp", vjp={"x": lambda g, out: _scaled_down(g[0], out[1])}, jvp=lambda x_t, out: (_scaled_down(x_t, out[1]), None), batch={}
+)
+def _frexp(x: Any, /) -> Any:
+    wide = x.astype(np.float32) if x.dtype == ml_dtypes.bfloat16 else x
     mantissa, exponent = np.frexp(wide)
-    return return_types.frexp((wrap(np.asarray(mantissa).astype(a.dtype)), wrap(np.asarray(exponent).astype(int32.np))))
+    return np.asarray(mantissa).astype(x.dtype), np.asarray(exponent).astype(int32.np)
+
+
+def _scaled_down(t: Tensor, exponent: Tensor) -> Tensor:
+    return t / exponent.detach().to(t.dtype).exp2()  # type: ignore[attr-defined]
 
 
 # torch.special's names for what is above, and for what others publish

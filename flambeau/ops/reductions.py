@@ -45,8 +45,17 @@ def spread_array(a: ndarray, shape: tuple[int, ...], axes: tuple[int, ...] | Non
     return np.broadcast_to(a, shape)
 
 
-@primitive("expand_reduced", node="ExpandBackward0",
-           vjp={"g0": lambda g, axes, keepdim: _sum(g, axes, keepdim)})  # fmt: skip
+def inner(x: Tensor, axes: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Axes of one example as axes of the batch ``x``."""
+    return tuple(range(1, x._a.ndim)) if axes is None else tuple([d + 1 for d in axes])
+
+
+@primitive(
+    "expand_reduced", node="ExpandBackward0", vjp={"g0": lambda g, axes, keepdim: _sum(g, axes, keepdim)}, jvp="linear",
+    batch=lambda b, g0, shape, axes, keepdim: _spread(
+        g0, (b.size, *shape), tuple(range(1, len(shape) + 1)) if axes is None else inner(g0, axes), keepdim
+    ),
+)  # fmt: skip
 def _spread(g0: Any, /, shape: Any, axes: Any, keepdim: bool) -> Any:
     return spread_array(g0, shape, axes, keepdim)
 
@@ -72,12 +81,22 @@ def fold_to(a: ndarray, shape: tuple[int, ...]) -> ndarray:
     return r.reshape(shape)
 
 
-@primitive("sum_to_size", node="SumBackward1", vjp={"x": lambda g, x_shape: spread_to(g, x_shape)})
+def _spread_to_batch(b: Any, x: Tensor, shape: Any) -> Tensor:
+    own = x._a.shape[1:]
+    return spread_to(x.reshape(b.size, *(1,) * (len(shape) - len(own)), *own), (b.size, *shape))
+
+
+@primitive(
+    "sum_to_size", node="SumBackward1", vjp={"x": lambda g, x_shape: spread_to(g, x_shape)}, jvp="linear",
+    batch=lambda b, x, shape: _sum_to_size(x, (b.size, *(1,) * (x._a.ndim - 1 - len(shape)), *shape)).reshape(b.size, *shape),
+)
 def _sum_to_size(x: Any, /, shape: Any) -> Any:
     return fold_to(x, shape)
 
 
-@primitive("spread_to", node="ExpandBackward0", vjp={"x": lambda g, x_shape: sum_to_size(g, x_shape)})
+@primitive(
+    "spread_to", node="ExpandBackward0", vjp={"x": lambda g, x_shape: sum_to_size(g, x_shape)}, jvp="linear", batch=_spread_to_batch
+)
 def spread_to(x: Any, /, shape: Any) -> Any:
     return np.broadcast_to(x, shape)
 
@@ -184,12 +203,18 @@ def sum_array(a: ndarray, axes: tuple[int, ...] | None, keepdim: bool) -> ndarra
     return R.reduce("sum", a, axes, keepdim)
 
 
-@primitive("sum_all", node="SumBackward0", vjp={"x": lambda g, x_shape: spread(g, x_shape)})
+@primitive(
+    "sum_all", node="SumBackward0", vjp={"x": lambda g, x_shape: spread(g, x_shape)}, jvp="linear",
+    batch=lambda b, x: _sum(x, inner(x, None), False),
+)  # fmt: skip
 def _sum_all(x: Any, /) -> Any:
     return sum_array(x, None, False)
 
 
-@primitive("sum", node="SumBackward1", vjp={"x": lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim)})
+@primitive(
+    "sum", node="SumBackward1", vjp={"x": lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim)}, jvp="linear",
+    batch=lambda b, x, axes, keepdim: _sum(x, inner(x, axes), keepdim),
+)  # fmt: skip
 def _sum(x: Any, /, axes: Any, keepdim: bool) -> Any:
     return sum_array(x, axes, keepdim)
 
@@ -241,14 +266,21 @@ def mean_array(a: ndarray, axes: tuple[int, ...] | None, keepdim: bool) -> ndarr
     return (R.reduce("sum", a, axes, keepdim, _F64) / n).astype(a.dtype)
 
 
-@primitive("mean_all", node="MeanBackward0", vjp={"x": lambda g, x_shape: spread(g / max_(product(x_shape)), x_shape)})
+@primitive(
+    "mean_all", node="MeanBackward0", vjp={"x": lambda g, x_shape: spread(g / max_(product(x_shape)), x_shape)}, jvp="linear",
+    batch=lambda b, x: _mean(x, inner(x, None), False),
+)  # fmt: skip
 def _mean_all(x: Any, /) -> Any:
     return mean_array(x, None, False)
 
 
+def _mean_batch(b: Any, x: Tensor, axes: Any, keepdim: bool) -> Tensor:
+    return _mean(x, inner(x, axes), keepdim)
+
+
 @primitive("mean", node="MeanBackward1", vjp={
     "x": lambda g, x_shape, axes, keepdim: spread(g / max_(count_of(x_shape, axes)), x_shape, axes, keepdim)
-})  # fmt: skip
+}, jvp="linear", batch=_mean_batch)  # fmt: skip
 def _mean(x: Any, /, axes: Any, keepdim: bool) -> Any:
     return mean_array(x, axes, keepdim)
 
@@ -297,7 +329,11 @@ def _not_nan(x: Tensor) -> Tensor:
     return wrap((x._a == x._a).astype(x._a.dtype))
 
 
-@primitive("nansum", vjp={"x": lambda g, x, axes, keepdim: spread(g, x._a.shape, axes, keepdim) * _not_nan(x)})
+@primitive(
+    "nansum", vjp={"x": lambda g, x, axes, keepdim: spread(g, x._a.shape, axes, keepdim) * _not_nan(x)},
+    jvp=lambda x_t, x, axes, keepdim: _sum(x_t * _not_nan(x), axes, keepdim),
+    batch=lambda b, x, axes, keepdim: _nansum(x, inner(x, axes), keepdim),
+)  # fmt: skip
 def _nansum(x: Any, /, axes: Any, keepdim: bool) -> Any:
     return R.reduce("sum", np.where(x == x, x, np.zeros((), x.dtype)), axes, keepdim)
 
@@ -319,8 +355,7 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dt
     if input._a.dtype.kind == "c":
         raise error(RuntimeError, "nansum on CPU does not support complex inputs")
     axes = axes_of(dim, input._a.ndim)
-    count = R.reduce("sum", input._a == input._a, axes, keepdim)
-    return _nansum(input, axes, keepdim) / wrap(count.astype(input._a.dtype))
+    return _nansum(input, axes, keepdim) / _sum(input.eq(input), axes, keepdim).to(input.dtype)
 
 
 # ---- products -------------------------------------------------------------------------------------------------------
@@ -369,13 +404,26 @@ def _prod_array(x: ndarray, axes: Any, keepdim: bool) -> ndarray:
     return R.reduce("prod", x, axes, keepdim)
 
 
-@primitive("prod_all", node="ProdBackward0", vjp={"x": lambda g, x, out: _prod_gradient(g, x, out, None, False)})
+def _prod_tangent(x_t: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool) -> Tensor:
+    return _sum(x_t * conj(_prod_gradient(ones_like(out), x, out, axes, keepdim)), axes, keepdim)
+
+
+def ones_like(t: Tensor) -> Tensor:
+    return wrap(np.ones(t._a.shape, t._a.dtype))
+
+
+@primitive(
+    "prod_all", node="ProdBackward0", vjp={"x": lambda g, x, out: _prod_gradient(g, x, out, None, False)},
+    jvp=lambda x_t, x, out: _prod_tangent(x_t, x, out, None, False), batch=lambda b, x: _prod(x, inner(x, None), False),
+)  # fmt: skip
 def _prod_all(x: Any, /) -> Any:
     return _prod_array(x, None, False)
 
 
-@primitive("prod", node="ProdBackward1",
-           vjp={"x": lambda g, x, out, axes, keepdim: _prod_gradient(g, x, out, axes, keepdim)})  # fmt: skip
+@primitive(
+    "prod", node="ProdBackward1", vjp={"x": lambda g, x, out, axes, keepdim: _prod_gradient(g, x, out, axes, keepdim)},
+    jvp=_prod_tangent, batch=lambda b, x, axes, keepdim: _prod(x, inner(x, axes), keepdim),
+)  # fmt: skip
 def _prod(x: Any, /, axes: Any, keepdim: bool) -> Any:
     return _prod_array(x, axes, keepdim)
 
@@ -398,49 +446,63 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
 
 
 # ---- truth ----------------------------------------------------------------------------------------------------------
-def _truth(name: str, ufunc: Any) -> None:
+def _truth(name: str) -> None:
+    @primitive(name, batch=lambda b, x, axes, keepdim: op(x, inner(x, axes), keepdim))
+    def op(x: Any, /, axes: Any, keepdim: bool) -> Any:
+        r = R.reduce(name, x, axes, keepdim)
+        return r.astype(np.uint8) if x.dtype == np.uint8 else r
+
     def fn(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-        axes = axes_of(dim, input._a.ndim)
-        r = wrap(R.reduce(name, input._a, axes, keepdim))
-        return r if input._a.dtype != np.uint8 else wrap(r._a.astype(np.uint8))
+        return op(input, axes_of(dim, input._a.ndim), keepdim)
 
     fn.__name__ = fn.__qualname__ = name
     fn.__doc__ = f"Whether {name} elements are true (not 0), over ``dim`` or all dimensions."
     reduction()(fn)
 
 
-_truth("all", np.logical_and)
-_truth("any", np.logical_or)
+_truth("all")
+_truth("any")
+
+
+@primitive("count_nonzero", batch=lambda b, x, axes: _count_nonzero(x, inner(x, axes)))
+def _count_nonzero(x: Any, /, axes: Any) -> Any:
+    return np.asarray(np.count_nonzero(x, axis=axes), np.int64)
 
 
 @reduction()
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     """How many elements are not 0."""
-    axes = axes_of(dim, input._a.ndim)
-    return wrap(np.asarray(np.count_nonzero(input._a, axis=axes), np.int64))
+    return _count_nonzero(input, axes_of(dim, input._a.ndim))
 
 
 # ---- extremes -------------------------------------------------------------------------------------------------------
-def _ties(x: Tensor, out: ndarray, axes: tuple[int, ...] | None, keepdim: bool) -> Tensor:
-    """1 / (number of elements that are the extreme) at each of them, 0 elsewhere."""
+def _ties(x: Tensor, out: ndarray, axes: tuple[int, ...] | None, keepdim: bool, nan_is_one: bool = True) -> Tensor:
+    """1 / (number of elements that are the extreme) at each of them, 0 elsewhere.
+
+    An extreme that is nan is each nan, or, where that is not one, none: all of its elements get 0 / 0.
+    """
     a = x._a
-    peak = spread_array(out, a.shape, axes, keepdim)
-    mask = a == peak
-    if a.dtype.kind != "i" and not mask.any():
-        mask = (a != a) & (peak != peak)
+    mask = a == spread_array(out, a.shape, axes, keepdim)
+    if nan_is_one and a.dtype.kind in "fV":
+        bad = out != out
+        if bad.any():
+            mask |= spread_array(bad, a.shape, axes, keepdim) & (a != a)
     count = np.add.reduce(mask, axis=axes, keepdims=True, dtype=a.dtype if a.dtype.kind == "f" else np.float32)
     with quiet(all="ignore"):
-        return wrap((mask / np.maximum(count, 1)).astype(a.dtype))
+        return wrap((mask / count).astype(a.dtype))
 
 
-def _extreme_rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool) -> Tensor:
-    return spread(g, x._a.shape, axes, keepdim) * _ties(x, out._a, axes, keepdim)
-
-
-def extreme(op: str, node: str) -> Primitive:
+def extreme(op: str, node: str, nan_is_one: bool) -> Primitive:
     """The largest or smallest; its gradient is shared by ties."""
 
-    @primitive(f"{op}:{node}", node=node, vjp={"x": _extreme_rule})
+    def rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool) -> Tensor:
+        return spread(g, x._a.shape, axes, keepdim) * _ties(x, out._a, axes, keepdim, nan_is_one)
+
+    @primitive(
+        f"{op}:{node}", node=node, vjp={"x": rule},
+        jvp=lambda x_t, x, out, axes, keepdim: _sum(x_t * _ties(x, out._a, axes, keepdim, nan_is_one), axes, keepdim),
+        batch=lambda b, x, axes, keepdim: kernel(x, inner(x, axes), keepdim),
+    )  # fmt: skip
     def kernel(x: Any, /, axes: Any, keepdim: bool) -> Any:
         return R.reduce(op, x, axes, keepdim)
 
@@ -448,7 +510,7 @@ def extreme(op: str, node: str) -> Primitive:
 
 
 _EXTREME = {
-    (op, kind): extreme(op, node)
+    (op, kind): extreme(op, node, kind == "all")
     for op in ("max", "min")
     for kind, node in (
         ("all", f"{op.capitalize()}Backward1"), ("dim", f"A{op}Backward0"), ("both", "AminmaxBackward0"),
@@ -456,28 +518,50 @@ _EXTREME = {
 }  # fmt: skip
 
 
-@primitive("place", node="ScatterBackward0",
-           vjp={"g0": lambda g, index, dim, keepdim: _take(g, index, dim, keepdim)})  # fmt: skip
-def _place(g0: Any, /, shape: Any, index: Any, dim: int, keepdim: bool) -> Any:
+def _place_batch(b: Any, g0: Tensor, index: Tensor, shape: Any, dim: int, keepdim: bool) -> Tensor:
+    g0, index = b.full(g0, b.has("g0")), b.full(index, b.has("index"))
+    return _place(g0, index, (b.size, *shape), dim + 1, keepdim) if shape else g0
+
+
+@primitive(
+    "place", node="ScatterBackward0", vjp={"g0": lambda g, index, dim, keepdim: _take(g, index, dim, keepdim)}, jvp="linear",
+    batch=_place_batch,
+)  # fmt: skip
+def _place(g0: Any, /, index: Tensor, shape: Any, dim: int, keepdim: bool) -> Any:
     """``g0`` at the places of ``index`` along ``dim``, 0 elsewhere; places that come twice add up."""
     out = np.zeros(shape, g0.dtype)
     if not shape:
         return g0.reshape(())
     if not keepdim:
         g0 = np.expand_dims(g0, dim)
-    if index.shape[dim] == 1:
-        np.put_along_axis(out, index, g0, dim)
+    places = index._a
+    if places.shape[dim] == 1:
+        np.put_along_axis(out, places, g0, dim)
     else:
-        where = list(np.ogrid[tuple(slice(n) for n in index.shape)])
-        where[dim] = index
+        where = list(np.ogrid[tuple(slice(n) for n in places.shape)])
+        where[dim] = places
         np.add.at(out, tuple(where), g0)
     return out
 
 
-@primitive("take", node="GatherBackward0",
-           vjp={"x": lambda g, x_shape, index, dim, keepdim: _place(g, x_shape, index, dim, keepdim)})  # fmt: skip
-def _take(x: Any, /, index: Any, dim: int, keepdim: bool) -> Any:
-    return take_array(x, index, dim, keepdim)
+def picker(name: str, node: str) -> Primitive:
+    """Elements chosen by ``index`` along ``dim`` (which goes unless ``keepdim``); the gradient goes back to them."""
+
+    def batch(b: Any, x: Tensor, index: Tensor, dim: int, keepdim: bool) -> Tensor:
+        x = b.full(x, b.has("x"))
+        return pick(x, b.full(index, b.has("index")), dim + 1, keepdim) if x._a.ndim > 1 else x
+
+    @primitive(
+        name, node=node, vjp={"x": lambda g, x_shape, index, dim, keepdim: _place(g, index, x_shape, dim, keepdim)}, jvp="linear",
+        batch=batch,
+    )  # fmt: skip
+    def pick(x: Any, /, index: Tensor, dim: int, keepdim: bool) -> Any:
+        return take_array(x, index._a, dim, keepdim)
+
+    return pick
+
+
+_take = picker("pick", "GatherBackward0")
 
 
 def take_array(x: ndarray, index: ndarray, dim: int, keepdim: bool) -> ndarray:
@@ -487,18 +571,7 @@ def take_array(x: ndarray, index: ndarray, dim: int, keepdim: bool) -> ndarray:
     return r if keepdim else r.squeeze(dim)
 
 
-def picker(node: str) -> Primitive:
-    """Elements chosen by ``index`` along ``dim`` (which goes unless ``keepdim``); the gradient goes back to them."""
-
-    @primitive(f"pick:{node}", node=node,
-               vjp={"x": lambda g, x_shape, index, dim, keepdim: _place(g, x_shape, index, dim, keepdim)})  # fmt: skip
-    def kernel(x: Any, /, index: Any, dim: int, keepdim: bool) -> Any:
-        return take_array(x, index, dim, keepdim)
-
-    return kernel
-
-
-_PICK = {"max": picker("MaxBackward0"), "min": picker("MinBackward0")}
+_PICK = {"max": picker("pick:MaxBackward0", "MaxBackward0"), "min": picker("pick:MinBackward0", "MinBackward0")}
 
 
 def arg_array(op: str, a: ndarray, axis: int | None, keepdim: bool = False) -> ndarray:
@@ -506,6 +579,26 @@ def arg_array(op: str, a: ndarray, axis: int | None, keepdim: bool = False) -> n
     if a.dtype.kind == "V" or a.dtype == np.float16:
         a = a.astype(np.float32)
     return np.asarray((np.argmax if op == "max" else np.argmin)(a, axis=axis, keepdims=keepdim), np.int64)
+
+
+def _arg_batch(b: Any, x: Tensor, op: str, axis: int | None, keepdim: bool) -> Tensor:
+    return _arg(x.reshape(b.size, product(x._a.shape[1:])), op, 1, keepdim) if axis is None else _arg(x, op, axis + 1, keepdim)
+
+
+@primitive("arg", batch=_arg_batch)
+def _arg(x: Any, /, op: str, axis: int | None, keepdim: bool) -> Any:
+    return arg_array(op, x, axis, keepdim)
+
+
+def places_of(x: Tensor, op: str, axis: int | None, keepdim: bool) -> Tensor:
+    a = x._a
+    return wrap(arg_array(op, a, axis, keepdim)) if a.__class__ is ndarray else _arg(x, op, axis, keepdim)
+
+
+def squeezed(index: Tensor, dim: int) -> Tensor:
+    """Places without the dimension that they were found along."""
+    a = index._a
+    return wrap(a.squeeze(dim)) if a.__class__ is ndarray else index.squeeze(dim)
 
 
 def _extremes(op: str, pairwise: Any) -> None:
@@ -527,10 +620,9 @@ def _extremes(op: str, pairwise: Any) -> None:
         d = wrap_dim(dim, a.ndim)
         if a.ndim:
             not_empty(op, a, (d,))
-        index = arg_array(op, a, d, True) if a.ndim else np.zeros((), np.int64)
+        index = places_of(input, op, d, True) if a.ndim else wrap(np.zeros((), np.int64))
         values = _PICK[op](input, index, d, keepdim)
-        shown = index if keepdim or not a.ndim else index.squeeze(d)
-        return getattr(return_types, op)((values, wrap(shown)))
+        return getattr(return_types, op)((values, index if keepdim or not a.ndim else squeezed(index, d)))
 
     fn.__name__ = fn.__qualname__ = op
     fn.__doc__ = f"The {op}imum of all elements; over ``dim``, (values, indices); of two tensors, the {op}imum of each pair."
@@ -553,13 +645,13 @@ def _extremes(op: str, pairwise: Any) -> None:
             raise error(RuntimeError, f"arg{op}(): does not support bool input")
         if dim is None:
             not_empty("arg" + op, a, None, IndexError, False)
-            r = arg_array(op, a, None)
-            return wrap(r.reshape((1,) * a.ndim) if keepdim else r)
+            r = places_of(input, op, None, False)
+            return r.reshape((1,) * a.ndim) if keepdim else r
         d = wrap_dim(dim, a.ndim)
         if not a.ndim:
             return wrap(np.zeros((), np.int64))
         not_empty("arg" + op, a, (d,))
-        return wrap(arg_array(op, a, d, keepdim))
+        return places_of(input, op, d, keepdim)
 
     arg.__name__ = arg.__qualname__ = "arg" + op
     arg.__doc__ = f"Where the {op}imum is: its index in the flattened tensor, or along ``dim``."
@@ -606,12 +698,27 @@ def _std_rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool, corre
     return _var_rule(_slope.call(g, out), x, axes, keepdim, correction)
 
 
+def _var_tangent(x_t: Tensor, x: Tensor, axes: Any, keepdim: bool, correction: float) -> Tensor:
+    r = _sum(x_t * conj(_var_rule(ones_like(_mean(x, axes, keepdim)), x, axes, keepdim, correction)), axes, keepdim)
+    return r.real if r._a.dtype.kind == "c" else r
+
+
+def _std_tangent(x_t: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool, correction: float) -> Tensor:
+    return _slope.call(_var_tangent(x_t, x, axes, keepdim, correction), out)
+
+
 def _moment_primitives(suffix: str) -> tuple[Primitive, Primitive]:
-    @primitive("var" + suffix, node=f"Var{suffix}Backward0", vjp={"x": _var_rule})
+    @primitive(
+        "var" + suffix, node=f"Var{suffix}Backward0", vjp={"x": _var_rule}, jvp=_var_tangent,
+        batch=lambda b, x, axes, keepdim, correction: var_(x, inner(x, axes), keepdim, correction),
+    )  # fmt: skip
     def var_(x: Any, /, axes: Any, keepdim: bool, correction: float) -> Any:
         return _var_array(x, axes, keepdim, correction)
 
-    @primitive("std" + suffix, node=f"Std{suffix}Backward0", vjp={"x": _std_rule})
+    @primitive(
+        "std" + suffix, node=f"Std{suffix}Backward0", vjp={"x": _std_rule}, jvp=_std_tangent,
+        batch=lambda b, x, axes, keepdim, correction: std_(x, inner(x, axes), keepdim, correction),
+    )  # fmt: skip
     def std_(x: Any, /, axes: Any, keepdim: bool, correction: float) -> Any:
         return np.sqrt(_var_array(x, axes, keepdim, correction))
 
@@ -619,7 +726,7 @@ def _moment_primitives(suffix: str) -> tuple[Primitive, Primitive]:
 
 
 def _mean_with(node: str) -> Primitive:
-    @primitive(f"mean:{node}", node=node, vjp=_mean.rules)
+    @primitive(f"mean:{node}", node=node, vjp=_mean.rules, jvp="linear", batch=_mean_batch)
     def mean_(x: Any, /, axes: Any, keepdim: bool) -> Any:
         return mean_array(x, axes, keepdim)
 
@@ -681,7 +788,14 @@ def _logsumexp_rule(g: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool)
     return spread(g, shape, axes, keepdim) * conj((x - spread(out, shape, axes, keepdim)).exp())
 
 
-@primitive("logsumexp", vjp={"x": _logsumexp_rule})
+def _logsumexp_tangent(x_t: Tensor, x: Tensor, out: Tensor, axes: Any, keepdim: bool) -> Tensor:
+    return _sum(x_t * (x - spread(out, x._a.shape, axes, keepdim)).exp(), axes, keepdim)
+
+
+@primitive(
+    "logsumexp", vjp={"x": _logsumexp_rule}, jvp=_logsumexp_tangent,
+    batch=lambda b, x, axes, keepdim: _logsumexp(x, inner(x, axes), keepdim),
+)  # fmt: skip
 def _logsumexp(x: Any, /, axes: Any, keepdim: bool) -> Any:
     if not x.size:
         shape = R.reduce("sum", x, axes, keepdim).shape
@@ -767,7 +881,15 @@ _ratio = pointwise(  # g / norm, 0 where the norm is
 )
 
 
-@primitive("vector_norm", node="LinalgVectorNormBackward0", vjp={"x": _norm_rule})
+def _norm_tangent(x_t: Tensor, x: Tensor, out: Tensor, p: float, axes: Any, keepdim: bool) -> Tensor:
+    r = _sum(x_t * conj(_norm_rule(ones_like(out), x, out, p, axes, keepdim)), axes, keepdim)
+    return r.real if r._a.dtype.kind == "c" else r
+
+
+@primitive(
+    "vector_norm", node="LinalgVectorNormBackward0", vjp={"x": _norm_rule}, jvp=_norm_tangent,
+    batch=lambda b, x, p, axes, keepdim: _vector_norm(x, p, inner(x, axes), keepdim),
+)  # fmt: skip
 def _vector_norm(x: Any, /, p: float, axes: Any, keepdim: bool) -> Any:
     return _norm_array(x, p, axes, keepdim)
 
@@ -833,5 +955,5 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     axes = tuple(i for i in range(input._a.ndim) if i != d)
     size = _vector_norm(input, float(p), axes, True)
     factor = maxnorm / (size + 1e-7)
-    scale = factor.masked_fill(wrap(size._a <= maxnorm), 1.0)
+    scale = factor.masked_fill(size.le(maxnorm), 1.0)
     return input * scale

@@ -10,7 +10,7 @@ from ..autograd import inplace as ip
 from ..autograd.primitive import primitive
 from ..core.dtypes import C_NAMES, FLOAT, INT, SCALAR_NAMES, dtype, get_default_dtype, int64
 from ..core.errors import error
-from ..core.modes import mode
+from ..core.modes import Modes, mode
 from ..core.tensor import Tensor, wrap
 from . import return_types
 from .dims import wrap_dim
@@ -36,7 +36,11 @@ def _accumulate(ufunc: Any, x: ndarray, dim: int, reverse: bool = False) -> ndar
 
 
 # ---- sums and products ----------------------------------------------------------------------------------------------
-@primitive("cumsum", vjp={"x": lambda g, dim, reverse: _cumsum(g, dim, not reverse)})
+# One number is its own sum: there the batch is the only dimension.
+@primitive(
+    "cumsum", vjp={"x": lambda g, dim, reverse: _cumsum(g, dim, not reverse)}, jvp="linear",
+    batch=lambda b, x, dim, reverse: _cumsum(x, dim + 1, reverse) if x._a.ndim > 1 else x.clone(),
+)  # fmt: skip
 def _cumsum(x: Any, /, dim: int, reverse: bool) -> Any:
     return _accumulate(np.add, x, dim, reverse)
 
@@ -50,12 +54,25 @@ def _cumprod_rule(g: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
         return _cumsum(g * conj(out), dim, True) / conj(x)
     if mode() is False:
         return wrap(_cumprod_gradient(g._a, a, out._a, zero, dim))
-    # With zeros, to be differentiated again: for each element the running products without it.
-    n = a.shape[dim]
+    # With zeros, to be differentiated again.
+    return (conj(_without_each(x, dim)) * g.movedim(dim, -1).unsqueeze(-2)).sum(-1).movedim(-1, dim)
+
+
+def _without_each(x: Tensor, dim: int) -> Tensor:
+    """(..., n, n): for each element of a row the running products without it, 0 before it."""
+    n = x._a.shape[dim]
     rows = x.movedim(dim, -1).unsqueeze(-2)
     square = rows.expand((*rows._a.shape[:-2], n, n)).masked_fill(wrap(np.eye(n, dtype=bool)), 1)
-    others = conj(_cumprod(square, square._a.ndim - 1)) * wrap(np.triu(np.ones((n, n), a.dtype)))
-    return (others * g.movedim(dim, -1).unsqueeze(-2)).sum(-1).movedim(-1, dim)
+    return _cumprod(square, square._a.ndim - 1) * wrap(np.triu(np.ones((n, n), x._a.dtype)))
+
+
+def _cumprod_tangent(x_t: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
+    a = x._a
+    if not a.ndim:
+        return x_t
+    if a.all():
+        return _cumsum(x_t / x, dim, False) * out
+    return (_without_each(x, dim) * x_t.movedim(dim, -1).unsqueeze(-1)).sum(-2).movedim(-1, dim)
 
 
 def _cumprod_gradient(g: ndarray, x: ndarray, out: ndarray, zero: ndarray, dim: int) -> ndarray:
@@ -68,7 +85,10 @@ def _cumprod_gradient(g: ndarray, x: ndarray, out: ndarray, zero: ndarray, dim: 
     return np.where(first, at, np.where(met, np.zeros((), x.dtype), before)).astype(x.dtype, copy=False)
 
 
-@primitive("cumprod", vjp={"x": _cumprod_rule})
+@primitive(
+    "cumprod", vjp={"x": _cumprod_rule}, jvp=_cumprod_tangent,
+    batch=lambda b, x, dim: _cumprod(x, dim + 1) if x._a.ndim > 1 else x.clone(),
+)  # fmt: skip
 def _cumprod(x: Any, /, dim: int) -> Any:
     return _accumulate(np.multiply, x, dim)
 
@@ -83,9 +103,12 @@ def _declare_running(name: str, op: Any, doc: str) -> None:
         if dtype is not None and dtype is not self.dtype:
             names = [C_NAMES[d] for d in (self.dtype, dtype)]
             raise error(RuntimeError, f"Bad in-place call: input tensor dtype {names[0]} and output tensor dtype {names[1]} should match")
+        m = mode()
+        if m.__class__ is Modes and m.transformed:
+            return ip.through_value(lambda was: fn(was, dim, dtype=self.dtype), self, ())
         ip.check_writable(self)
         was = ip.before(self)
-        if self._rg and mode() is not False:
+        if self._rg and m is not False:
             was._a, was._vc = self._a.copy(), None  # a rule may need the values that are overwritten
         return become(self, fn(was, dim, dtype=self.dtype))
 
@@ -116,16 +139,19 @@ _declare_running("cumprod", _cumprod, """The product of the elements up to each 
 def _declare_extreme(name: str, compare: Any, ufunc: Any) -> None:
     op = chooser(f"{name.capitalize()}Backward0")
 
+    @primitive(f"{name}_places", batch=lambda b, x, dim: places(x, dim + 1) if x._a.ndim > 1 else x.new_zeros(b.size, dtype=int64))
+    def places(x: Any, /, dim: int) -> Any:
+        if not x.ndim or not x.size:
+            return np.zeros(x.shape, np.int64)
+        best = ufunc.accumulate(x, dim)
+        own = np.arange(x.shape[dim]).reshape([-1 if i == dim else 1 for i in range(x.ndim)])
+        return np.maximum.accumulate(np.where(compare(x, best) | (x != x), own, 0), dim)
+
     def fn(input: Tensor, dim: int) -> Any:
         no_complex(f"{name}_cpu", input)
-        a = input._a
-        d = wrap_dim(dim, a.ndim)
-        index = np.zeros(a.shape, np.int64)
-        if a.ndim and a.size:
-            best = ufunc.accumulate(a, d)
-            places = np.arange(a.shape[d]).reshape([-1 if i == d else 1 for i in range(a.ndim)])
-            index = np.maximum.accumulate(np.where(compare(a, best) | (a != a), places, 0), d)
-        return getattr(return_types, name)((op(input, index, d), wrap(index)))
+        d = wrap_dim(dim, input._a.ndim)
+        index = places(input, d)
+        return getattr(return_types, name)((op(input, index, d), index))
 
     fn.__name__ = fn.__qualname__ = name
     fn.__doc__ = f"The {name[3:]}imum of the elements up to each along ``dim``, and its (last) place: (values, indices)."
@@ -176,7 +202,20 @@ def _logcumsumexp_rule(g: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
     return (weights * row(g).unsqueeze(-2)).sum(-1).movedim(-1, dim)
 
 
-@primitive("logcumsumexp", vjp={"x": _logcumsumexp_rule})
+def _logcumsumexp_tangent(x_t: Tensor, x: Tensor, out: Tensor, dim: int) -> Tensor:
+    """The sum over j <= k of t_j exp(x_j - out_k)."""
+    if not x._a.ndim:
+        return x_t
+    top = out.masked_fill(wrap(out._a == -np.inf), 0)
+    weights = x.movedim(dim, -1).unsqueeze(-1) - top.movedim(dim, -1).unsqueeze(-2)
+    weights = weights.masked_fill(wrap(np.tri(x._a.shape[dim], k=-1, dtype=bool)), -np.inf).exp()
+    return (weights * x_t.movedim(dim, -1).unsqueeze(-1)).sum(-2).movedim(-1, dim)
+
+
+@primitive(
+    "logcumsumexp", vjp={"x": _logcumsumexp_rule}, jvp=_logcumsumexp_tangent,
+    batch=lambda b, x, dim: _logcumsumexp(x, dim + 1) if x._a.ndim > 1 else x.clone(),
+)  # fmt: skip
 def _logcumsumexp(x: Any, /, dim: int) -> Any:
     return _logaddexp(x, dim)
 

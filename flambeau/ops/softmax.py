@@ -15,7 +15,21 @@ from .public import publish, write_out
 
 
 # ---- the operators and their gradients ----------------------------------------------------------------------------------
-@primitive("softmax", vjp={"x": lambda g, out, dim: _softmax_grad(g, out, dim)})
+def _one_row(op: Any, dim: int, *values: Tensor) -> Tensor:
+    """Along a dimension of each example; a number is a row of one."""
+    if values[0]._a.ndim > 1:
+        return op(*values, dim + 1)
+    return op(*[v.unsqueeze(1) for v in values], 1).squeeze(1)
+
+
+def _grad_batch(op: Any) -> Any:
+    return lambda b, g_, y, dim: _one_row(op(), dim, b.full(g_, b.has("g_")), b.full(y, b.has("y")))
+
+
+@primitive(
+    "softmax", vjp={"x": lambda g, out, dim: _softmax_grad(g, out, dim)}, jvp=lambda x_t, out, dim: _softmax_grad(x_t, out, dim),
+    batch=lambda b, x, dim: _one_row(_softmax, dim, x),
+)  # fmt: skip
 def _softmax(x: Any, /, dim: Any) -> Any:
     return kernels.softmax(x, dim)
 
@@ -24,17 +38,41 @@ def _grad_by_out(g: Any, g_: Any, y: Any, dim: Any) -> Tensor:
     return g * (g_ - (g_ * y).sum(dim, keepdim=True)) - g_ * (g * y).sum(dim, keepdim=True)
 
 
+def _total(*parts: Any) -> Any:
+    given = [p for p in parts if p is not None]
+    return given[0] if len(given) == 1 else given[0] + given[1]
+
+
+def _softmax_grad_tangent(g__t: Any, g_: Any, y_t: Any, y: Any, dim: Any) -> Tensor:
+    return _total(
+        None if g__t is None else _softmax_grad(g__t, y, dim),
+        None if y_t is None else (g_ - (g_ * y).sum(dim, keepdim=True)) * y_t - y * (g_ * y_t).sum(dim, keepdim=True),
+    )
+
+
+def _log_softmax_grad_tangent(g__t: Any, g_: Any, y_t: Any, y: Any, dim: Any) -> Tensor:
+    return _total(
+        None if g__t is None else _log_softmax_grad(g__t, y, dim),
+        None if y_t is None else -(y_t * y.exp()) * g_.sum(dim, keepdim=True),
+    )
+
+
 # (g - sum(g y)) y is linear in g, by a symmetric matrix
 @primitive(
     "softmax_backward_data",
     node="SoftmaxBackwardDataBackward0",
     vjp={"g_": lambda g, y, dim: _softmax_grad(g, y, dim), "y": _grad_by_out},
+    jvp=_softmax_grad_tangent,
+    batch=_grad_batch(lambda: _softmax_grad),
 )
 def _softmax_grad(g_: Any, y: Any, /, dim: Any) -> Any:
     return kernels.softmax_grad(g_, y, dim)
 
 
-@primitive("log_softmax", vjp={"x": lambda g, out, dim: _log_softmax_grad(g, out, dim)})
+@primitive(
+    "log_softmax", vjp={"x": lambda g, out, dim: _log_softmax_grad(g, out, dim)},
+    jvp=lambda x_t, out, dim: x_t - (x_t * out.exp()).sum(dim, keepdim=True), batch=lambda b, x, dim: _one_row(_log_softmax, dim, x),
+)  # fmt: skip
 def _log_softmax(x: Any, /, dim: Any) -> Any:
     return kernels.log_softmax(x, dim)
 
@@ -46,6 +84,8 @@ def _log_softmax(x: Any, /, dim: Any) -> Any:
         "g_": lambda g, y, dim: g - (g * y.exp()).sum(dim, keepdim=True),
         "y": lambda g, g_, y, dim: -g * y.exp() * g_.sum(dim, keepdim=True),
     },
+    jvp=_log_softmax_grad_tangent,
+    batch=_grad_batch(lambda: _log_softmax_grad),
 )
 def _log_softmax_grad(g_: Any, y: Any, /, dim: Any) -> Any:
     return kernels.log_softmax_grad(g_, y, dim)

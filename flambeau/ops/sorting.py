@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import loops, values
 from ..autograd.primitive import Primitive, primitive
-from ..core.dtypes import C_NAMES, SCALAR_NAMES
+from ..core.dtypes import C_NAMES, SCALAR_NAMES, int64
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
 from ..kernels import sort as S
@@ -19,7 +20,7 @@ from . import return_types
 from .dims import wrap_dim
 from .indexing import _gather_backward, gather
 from .public import public, write_out
-from .reductions import _ties, no_complex, not_empty, reduction
+from .reductions import _ties, no_complex, not_empty, picker, reduction, spread, squeezed
 from .takes import takes
 
 ndarray = np.ndarray
@@ -29,10 +30,11 @@ ndarray = np.ndarray
 def chooser(node: str) -> Primitive:
     """``x`` at the places of an index along ``dim``."""
 
-    @primitive(f"choose:{node}", node=node, vjp={
-        "x": lambda g, x_shape, index, dim: _gather_backward(g, wrap(index), x_shape, dim)
-    })  # fmt: skip
-    def choose(x: Any, /, index: ndarray, dim: int) -> Any:
+    @primitive(
+        f"choose:{node}", node=node, vjp={"x": lambda g, x_shape, index, dim: _gather_backward(g, index, x_shape, dim)}, jvp="linear",
+        batch=lambda b, x, index, dim: choose(x, b.full(index, b.has("index")), dim + 1) if x._a.ndim > 1 else x.clone(),
+    )  # fmt: skip
+    def choose(x: Any, index: Any, /, dim: int) -> Any:
         return np.take_along_axis(x, index, dim) if x.ndim else x.copy()
 
     return choose
@@ -42,12 +44,22 @@ _SORT = {None: chooser("SortBackward0"), True: chooser("SortBackward1"), False: 
 _topk = chooser("TopkBackward0")
 
 
-def along(a: ndarray, dim: int, index: Any, *args: Any) -> ndarray:
-    """``index(rows, *args)``, computed along the last axis, with ``dim`` back in its place."""
-    if not a.ndim:
+def _places_batch(b: Any, x: Tensor, dim: int, find: Any, args: Any) -> Tensor:
+    return _places(x, dim + 1, find, args) if x._a.ndim > 1 else x.new_zeros(b.size, dtype=int64)
+
+
+@primitive("places", batch=_places_batch)
+def _places(x: Any, /, dim: int, find: Any, args: Any) -> Any:
+    """``find(rows, *args)``, computed along the last axis, with ``dim`` back in its place."""
+    if not x.ndim:
         return np.zeros((), np.int64)
-    found = index(np.moveaxis(a, dim, -1), *args)
+    found = find(np.moveaxis(x, dim, -1), *args)
     return np.ascontiguousarray(np.moveaxis(found, -1, dim), np.int64)
+
+
+def along(x: Tensor, dim: int, find: Any, *args: Any) -> Tensor:
+    """The places that ``find`` finds in every row of ``x`` along ``dim``."""
+    return _places(x, dim, find, args)
 
 
 def _one(index: Any) -> Any:
@@ -55,28 +67,16 @@ def _one(index: Any) -> Any:
     return lambda rows, *args: np.asarray(index(rows, *args))[..., None]
 
 
-def _chosen(name: str, op: Primitive, x: Tensor, index: ndarray, dim: int, keepdim: bool = True) -> Any:
+def _chosen(name: str, op: Primitive, x: Tensor, index: Tensor, dim: int, keepdim: bool = True) -> Any:
     """The named result; without ``keepdim`` the index has one place along ``dim``, which goes."""
     one = "keepdim" in op.params
-    values = op(x, index, dim, keepdim) if one else op(x, index, dim)
-    return getattr(return_types, name)((values, wrap(index if keepdim or not x._a.ndim else index.squeeze(dim))))
+    found = op(x, index, dim, keepdim) if one else op(x, index, dim)
+    return getattr(return_types, name)((found, index if keepdim or not x._a.ndim else squeezed(index, dim)))
 
 
 def _picker(node: str) -> Primitive:
     """``chooser`` of one place along ``dim``, which goes unless ``keepdim``."""
-
-    @primitive(f"choose_one:{node}", node=node, vjp={
-        "x": lambda g, x_shape, index, dim, keepdim: _gather_backward(
-            g if keepdim or not x_shape else g.unsqueeze(dim), wrap(index), x_shape, dim
-        )
-    })  # fmt: skip
-    def choose(x: Any, /, index: ndarray, dim: int, keepdim: bool) -> Any:
-        if not x.ndim:
-            return x.copy()
-        r = np.take_along_axis(x, index, dim)
-        return r if keepdim else r.squeeze(dim)
-
-    return choose
+    return picker(f"choose_one:{node}", node)
 
 
 def _no_complex(name: str, x: Tensor) -> None:
@@ -96,14 +96,14 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool | 
     """
     _no_complex("Sort", input)
     d = wrap_dim(dim, input._a.ndim)
-    return _chosen("sort", _SORT[stable], input, along(input._a, d, S.argsort, bool(descending)), d)
+    return _chosen("sort", _SORT[stable], input, along(input, d, S.argsort, bool(descending)), d)
 
 
 @public
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The indices that ``sort`` gives."""
     _no_complex("Sort", input)
-    return wrap(along(input._a, wrap_dim(dim, input._a.ndim), S.argsort, bool(descending)))
+    return along(input, wrap_dim(dim, input._a.ndim), S.argsort, bool(descending))
 
 
 @public(out=True)
@@ -128,7 +128,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     n = a.shape[d] if a.ndim else 1
     if not 0 <= k <= n:
         raise error(RuntimeError, "selected index k out of range", hint=f"k is {k}, the dimension has {n}.")
-    return _chosen("topk", _topk, input, along(a, d, S.first, int(k), bool(largest)), d)
+    return _chosen("topk", _topk, input, along(input, d, S.first, int(k), bool(largest)), d)
 
 
 _kthvalue, _mode = _picker("KthvalueBackward0"), _picker("ModeBackward0")
@@ -144,7 +144,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
         not_empty("kthvalue", a, (d,))
     if not 1 <= k <= (a.shape[d] if a.ndim else 1):
         raise error(RuntimeError, f"kthvalue(): selected number k out of range for dimension {d}")
-    return _chosen("kthvalue", _kthvalue, input, along(a, d, _one(S.place_of), int(k) - 1), d, keepdim)
+    return _chosen("kthvalue", _kthvalue, input, along(input, d, _one(S.place_of), int(k) - 1), d, keepdim)
 
 
 @reduction()
@@ -154,7 +154,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     d = wrap_dim(dim, input._a.ndim)
     if input._a.ndim:
         not_empty("mode", input._a, (d,))
-    return _chosen("mode", _mode, input, along(input._a, d, _one(S.most_frequent)), d, keepdim)
+    return _chosen("mode", _mode, input, along(input, d, _one(S.most_frequent)), d, keepdim)
 
 
 # ---- medians and quantiles ------------------------------------------------------------------------------------------
@@ -178,14 +178,32 @@ def _nanmedian_place(rows: ndarray) -> ndarray:
 _PLACE = {"median": _median_place, "nanmedian": _nanmedian_place}
 
 
-def _median_of_all(name: str) -> Primitive:
-    @primitive(f"{name}_all", node=f"{name.capitalize()}Backward0",
-               vjp={"x": lambda g, x, out: g * _ties(x, out._a, None, False)})  # fmt: skip
-    def kernel(x: Any, /) -> Any:
+def _median_of_all(name: str) -> Any:
+    """The median of all elements; those that are equal to it share its gradient."""
+
+    def slope(x: Tensor, out: Tensor, lead: int) -> tuple[Any, Tensor]:
+        axes = tuple(range(lead, x._a.ndim))
+        return axes, _ties(x, out._a, axes, False)
+
+    def vjp(g: Tensor, x: Tensor, out: Tensor, lead: int) -> Tensor:
+        axes, ties = slope(x, out, lead)
+        return spread(g, x._a.shape, axes) * ties
+
+    def jvp(x_t: Tensor, x: Tensor, out: Tensor, lead: int) -> Tensor:
+        axes, ties = slope(x, out, lead)
+        return (x_t * ties).sum(axes) if axes else x_t * ties
+
+    @primitive(
+        f"{name}_all", node=f"{name.capitalize()}Backward0", vjp={"x": vjp}, jvp=jvp, batch=lambda b, x, lead: kernel(x, lead + 1)
+    )
+    def kernel(x: Any, /, lead: int) -> Any:
+        """Over all dimensions but the first ``lead``."""
         if not x.size:
-            return np.full((), np.nan if x.dtype.kind in "fV" else np.iinfo(x.dtype).min, x.dtype)
-        flat = x.reshape(-1)
-        return flat[_PLACE[name](flat)]
+            return np.full(x.shape[:lead], np.nan if x.dtype.kind in "fV" else np.iinfo(x.dtype).min, x.dtype)
+        rows = x.reshape(*x.shape[:lead], -1)
+        if not lead:
+            return rows[_PLACE[name](rows)]
+        return np.take_along_axis(rows, np.asarray(_PLACE[name](rows))[..., None], -1)[..., 0]
 
     return kernel
 
@@ -196,11 +214,11 @@ def _declare_median(name: str, doc: str) -> None:
     def fn(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         takes("median_cpu" if dim is None else "median_out", input, "ihf")
         if dim is None:
-            return of_all(input)
+            return of_all(input, 0)
         d = wrap_dim(dim, input._a.ndim)
         if input._a.ndim:
             not_empty(name, input._a, (d,))
-        return _chosen(name, along_dim, input, along(input._a, d, _one(_PLACE[name])), d, keepdim)
+        return _chosen(name, along_dim, input, along(input, d, _one(_PLACE[name])), d, keepdim)
 
     fn.__name__ = fn.__qualname__ = name
     fn.__doc__ = doc
@@ -231,8 +249,37 @@ def _check_quantile(name: str, x: Tensor, q: Any, interpolation: str) -> None:
         raise error(RuntimeError, f"{name}() q must be a scalar or 1D tensor")
     if q._a.dtype != x._a.dtype:
         raise error(RuntimeError, f"{name}() q tensor must be same dtype as the input tensor")
-    if not ((q._a >= 0) & (q._a <= 1)).all():
+    all_q = values(q)
+    if not ((all_q >= 0) & (all_q <= 1)).all():
         raise error(RuntimeError, f"{name}() q values must be in the range [0, 1]")
+
+
+def _ranks_batch(b: Any, rows: Tensor, q: Tensor, skip_nan: bool, rounding: Any) -> Any:
+    rows, q = b.aligned(rows=rows, q=q)
+    return _ranks(rows.expand(b.size, *rows._a.shape[1:]), q, skip_nan, rounding)
+
+
+@primitive("quantile_ranks", batch=_ranks_batch)
+def _ranks(rows: Any, q: Any, /, skip_nan: bool, rounding: Any) -> Any:
+    """For each quantile of rows in rising order: the places below and above it, the rank where it starts to count, the last rank.
+
+    A row with nan gives its last element, unless they are skipped.
+    """
+    n = rows.shape[-1]
+    if skip_nan:
+        last = np.maximum((rows == rows).sum(-1, keepdims=True) - 1, 0).astype(rows.dtype)
+        rank = at = q * last
+        start = np.floor(at)
+    else:
+        last = np.full((*rows.shape[:-1], 1), n - 1, rows.dtype)
+        spoiled = rows[..., -1:] != rows[..., -1:]
+        rank = np.broadcast_to(q * last, (*rows.shape[:-1], q.shape[-1]))
+        at = np.where(spoiled, rows.dtype.type(n - 1), rank)
+        start = np.where(spoiled, rank, np.floor(at))
+    if rounding is not None:
+        places = rounding(at).astype(np.int64)
+        return places, places, start, last
+    return np.floor(at).astype(np.int64), np.ceil(at).astype(np.int64), start, last
 
 
 def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str) -> Tensor:
@@ -241,24 +288,15 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     d = 0 if dim is None else wrap_dim(dim, a.ndim)
     rows = input.reshape(-1) if dim is None or not a.ndim else input.movedim(d, -1)
     ordered = sort(rows)[0]
-    v = ordered._a
     several = isinstance(q, Tensor) and q._a.ndim == 1
     q = q.reshape(-1) if isinstance(q, Tensor) else wrap(np.asarray([q], a.dtype))
-    # the rank of each quantile in its row; a row with nan gives its last element
-    if name == "quantile":
-        last, spoiled = wrap(np.asarray(v.shape[-1] - 1, v.dtype)), v[..., -1:] != v[..., -1:]
+    rounding = _ROUND[interpolation]
+    lower, upper, start, last = _ranks(ordered, q, name == "nanquantile", rounding)
+    if rounding is not None:
+        result = gather(ordered, -1, lower)
     else:
-        last, spoiled = wrap(np.maximum((v == v).sum(-1, keepdims=True) - 1, 0).astype(v.dtype)), np.zeros((), bool)
-    rank = (q * last).expand((*v.shape[:-1], q._a.size))
-    at = np.where(spoiled, v.dtype.type(v.shape[-1] - 1), rank._a)
-    rounded = _ROUND[interpolation]
-    if rounded is not None:
-        result = gather(ordered, -1, wrap(rounded(at).astype(np.int64)))
-    else:
-        low = np.floor(at)
-        below, above = [gather(ordered, -1, wrap(r.astype(np.int64))) for r in (low, np.ceil(at))]
-        weight = wrap(np.full_like(low, 0.5)) if interpolation == "midpoint" else rank - wrap(np.where(spoiled, rank._a, low))
-        result = below.lerp(above, weight)
+        below, above = gather(ordered, -1, lower), gather(ordered, -1, upper)
+        result = below.lerp(above, 0.5 if interpolation == "midpoint" else q * last - start)
     result = result.movedim(-1, 0)
     if keepdim and a.ndim:
         result = result.reshape((-1, *(1,) * a.ndim)) if dim is None else result.unsqueeze(d + 1)
@@ -308,18 +346,27 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     >>> torch.histc(torch.tensor([1., 2., 1.]), bins=4, min=0, max=3)
     tensor([0., 2., 1., 0.])
     """
-    a = input._a
-    if a.dtype.kind not in "fV":
+    if input._a.dtype.kind not in "fV":
         raise error(NotImplementedError, f"\"histogram_cpu\" not implemented for '{SCALAR_NAMES[input.dtype]}'")
     bins = _bins_given(bins)
     if max < min:
         raise error(RuntimeError, "torch.histc: max must be larger than min")
-    x = S.plain(a)
-    low, high = _range("torch.histc", x, min, max)
-    x = x[(x >= low) & (x <= high)]
-    t = x.dtype.type
-    places = ((x - t(low)) * t(bins) / (t(high) - t(low))).astype(np.int64)
-    return wrap(np.bincount(np.minimum(places, bins - 1), minlength=bins).astype(a.dtype))
+    return _histc(input, bins, min, max, 0)
+
+
+@primitive("histc", batch=lambda b, x, bins, low, high, lead: _histc(x, bins, low, high, lead + 1))
+def _histc(x: Any, /, bins: int, low: Any, high: Any, lead: int) -> Any:
+    """The counts of all dimensions but the first ``lead``."""
+    a = S.plain(x)
+    rows = a.reshape(prod(a.shape[:lead]), prod(a.shape[lead:]))
+    counts = np.empty((len(rows), bins), np.int64)
+    for row, count in zip(rows, counts):  # the range of each is its own
+        first, last = _range("torch.histc", row, low, high)
+        row = row[(row >= first) & (row <= last)]
+        t = row.dtype.type
+        places = ((row - t(first)) * t(bins) / (t(last) - t(first))).astype(np.int64)
+        count[:] = np.bincount(np.minimum(places, bins - 1), minlength=bins)
+    return counts.reshape(*a.shape[:lead], bins).astype(x.dtype)
 
 
 def _into(edges: ndarray, x: ndarray) -> ndarray:
@@ -388,6 +435,7 @@ def _histogram(x: Tensor, rows: ndarray, bins: list[Any], ranges: Any, weight: T
 
 
 @public
+@loops
 def histogram(
     input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False, out: Any = None
 ) -> Any:
@@ -402,6 +450,7 @@ def histogram(
 
 
 @public(method=False)
+@loops
 def histogramdd(input: Tensor, bins: Any, range: Any = None, weight: Tensor | None = None, density: bool = False) -> Any:
     """``histogram`` of points, the last dimension of ``input`` being their coordinates: (hist, list of bin_edges)."""
     if input._a.ndim < 2:
@@ -414,6 +463,7 @@ def histogramdd(input: Tensor, bins: Any, range: Any = None, weight: Tensor | No
 
 
 @public
+@loops
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often (or with what total weight) each of 0, 1, 2, ... comes.
 
@@ -477,17 +527,29 @@ def _refuse(name: str) -> Any:
     return rule
 
 
-@primitive("unique2", vjp={"x": _refuse("_unique2")})
+def _dynamic(name: str) -> Any:
+    def batch(b: Any) -> Any:
+        raise error(
+            RuntimeError,
+            f"vmap: We do not support batching operators that can output dynamic shape. Attempted to vmap over aten::{name}. Please file "
+            "an issue at https://github.com/pytorch/pytorch/issues if you need this feature.",
+            hint="How many values an example has depends on the example: loop over them.",
+        )
+
+    return batch
+
+
+@primitive("unique2", vjp={"x": _refuse("_unique2")}, batch=_dynamic("_unique2"))
 def _unique2(x: Any, /) -> Any:
     return _unique_all(x)
 
 
-@primitive("unique_dim", vjp={"x": _refuse("unique_dim")})
+@primitive("unique_dim", vjp={"x": _refuse("unique_dim")}, batch=_dynamic("unique_dim"))
 def _unique_dim(x: Any, /, dim: int) -> Any:
     return _unique_rows(x, dim)
 
 
-@primitive("unique_consecutive", vjp={"x": _refuse("unique_consecutive")})
+@primitive("unique_consecutive", vjp={"x": _refuse("unique_consecutive")}, batch=_dynamic("unique_consecutive"))
 def _unique_consecutive(x: Any, /, dim: int | None) -> Any:
     return _consecutive(x, dim)
 
@@ -574,14 +636,30 @@ def searchsorted(
     >>> torch.searchsorted(torch.tensor([1, 3, 5]), torch.tensor([3, 6]))
     tensor([1, 3])
     """
-    s = sorted_sequence._a
-    x = input._a if isinstance(input, Tensor) else np.asarray(input)
-    _check_search(s, x, side, right, sorter)
+    x = input if isinstance(input, Tensor) else wrap(np.asarray(input))
+    _check_search(sorted_sequence._a, x._a, side, right, sorter)
     takes("searchsorted_out_cpu", sorted_sequence, "ihf")
+    to_right, out = "right" if right or side == "right" else "left", np.int32 if out_int32 else np.int64
+    if sorter is None and sorted_sequence._a.__class__ is x._a.__class__ is ndarray:
+        return wrap(_search.kernel(sorted_sequence._a, x._a, None, to_right, out))
+    return _search(sorted_sequence, x, sorter, to_right, out)
+
+
+def _search_batch(b: Any, s: Tensor, x: Tensor, sorter: Tensor | None, side: str, out: Any) -> Tensor:
+    if b.has("s") or b.has("sorter") or s._a.ndim > 1:  # each example's sequences are rows
+        single = s._a.ndim == 1 + b.has("s")
+        s, x = b.full(s, b.has("s")), b.full(x, b.has("x"))
+        sorter = None if sorter is None else b.full(sorter, b.has("sorter"))
+        if single:
+            return _search(s, x.reshape(b.size, prod(x._a.shape[1:])), sorter, side, out).reshape(x._a.shape)
+    return _search(s, x, sorter, side, out)
+
+
+@primitive("searchsorted", batch=_search_batch)
+def _search(s: Any, x: Any, sorter: Any, /, side: Any, out: Any) -> Any:
     if sorter is not None:
-        s = np.take_along_axis(s, sorter._a, -1)
-    found = S.search(s, x, "right" if right or side == "right" else "left")
-    return wrap(found.astype(np.int32 if out_int32 else np.int64, copy=False))
+        s = np.take_along_axis(s, sorter, -1)
+    return S.search(s, x, side).astype(out, copy=False)
 
 
 @public(method=False, out=True)

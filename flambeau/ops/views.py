@@ -53,23 +53,31 @@ def ready(t: Any, name: str) -> Tensor:
 def restride(a: np.ndarray, shape: Any, strides: Any, offset: int = 0, dt: Any = None) -> np.ndarray:
     """A view of the memory of ``a``: strides in bytes, offset in bytes from the first element of ``a``."""
     root = storage_array(a)
-    if root.flags.forc and root.size and 0 not in shape:
-        flat = root.ravel(order="K").view(np.uint8)
-        return np.ndarray(shape, dt or a.dtype, flat, address(a) - address(root) + offset, strides)
+    if root.size and 0 not in shape:
+        flat = root.ravel(order="K")  # no copy where the memory is dense, in whatever order
+        if root.flags.forc or address(flat) == address(root):
+            return np.ndarray(shape, dt or a.dtype, flat.view(np.uint8), address(a) - address(root) + offset, strides)
     if 0 in shape:
         return np.empty(shape, dt or a.dtype)
-    one = np.lib.stride_tricks.as_strided(a.reshape(-1)[:1] if a.size else a, (1,), (a.itemsize,))
+    one = np.lib.stride_tricks.as_strided(a, (1,), (a.itemsize,))
     return np.lib.stride_tricks.as_strided(one, shape, strides)
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------------
-@primitive("view", view="one", vjp={"x": lambda g, x_shape: g.reshape(x_shape)}, batch=lambda b, x, shape: x.reshape(b.size, *shape))
+def _shape_batch(b: Any, x: Any, shape: Any) -> Any:
+    if not b.size and -1 in shape:  # the values don't tell
+        known = math.prod([n for n in shape if n != -1])
+        shape = tuple([math.prod(x._a.shape[1:]) // max(known, 1) if n == -1 else n for n in shape])
+    return x.reshape(b.size, *shape)
+
+
+@primitive("view", view="one", vjp={"x": lambda g, x_shape: g.reshape(x_shape)}, batch=_shape_batch)
 def _view(x: Any, /, shape: Any) -> Any:
     return x.reshape(shape)
 
 
 @primitive(
-    "unsafe_view", vjp={"x": lambda g, x_shape: g.reshape(x_shape)}, jvp="linear", batch=lambda b, x, shape: x.reshape(b.size, *shape)
+    "unsafe_view", vjp={"x": lambda g, x_shape: g.reshape(x_shape)}, jvp="linear", batch=_shape_batch
 )
 def _unsafe_view(x: Any, /, shape: Any) -> Any:
     return x.reshape(shape)
@@ -254,7 +262,7 @@ def _squeezed(x: Any, /, shape: Any) -> Any:
 
 _SQUEEZE = [
     primitive(
-        f"squeeze{i}", node=f"SqueezeBackward{i}", view="one", vjp={"x": _squeeze_rule}, batch=lambda b, x, shape: x.reshape(b.size, *shape)
+        f"squeeze{i}", node=f"SqueezeBackward{i}", view="one", vjp={"x": _squeeze_rule}, batch=_shape_batch
     )(_squeezed)
     for i in range(3)
 ]
@@ -443,6 +451,8 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     for name, dims in (("source", src), ("destination", dst)):
         if len(set(dims)) != len(dims):
             raise error(RuntimeError, f"movedim: repeated dim in `{name}` ({dims})")
+    if not n:
+        return _permute(input, ())
     order = [d for d in range(n) if d not in src]
     for d, s in sorted(zip(dst, src)):
         order.insert(d, s)
@@ -659,7 +669,8 @@ _split, _split_sizes = (
     primitive(name, view="multi", vjp=lambda g, dim: _cat(g, dim), batch={"dim": "dim"})(_pieces) for name in ("split", "split_with_sizes")
 )
 _unsafe_split, _unsafe_split_sizes = (
-    primitive(name, vjp=lambda g, dim: _cat(g, dim))(_pieces) for name in ("unsafe_split", "unsafe_split_with_sizes")
+    primitive(name, vjp=lambda g, dim: _cat(g, dim), jvp="linear", batch={"dim": "dim"})(_pieces)
+    for name in ("unsafe_split", "unsafe_split_with_sizes")
 )
 
 
@@ -975,6 +986,13 @@ def _through_storage(x: np.ndarray, source: Geometry, target: Geometry, add: boo
     return store[dst]
 
 
+def _stacked(b: Any, size: Any, stride: Any, offset: int, source: Geometry) -> tuple[Any, ...]:
+    """The geometries of a batch of storages, one behind the other."""
+    ends = [o + 1 + sum((n - 1) * s for n, s in zip(shape, steps)) for shape, steps, o in ((size, stride, offset), source) if 0 not in shape]
+    n = max(ends, default=1)
+    return (b.size, *size), (n, *stride), offset, ((b.size, *source[0]), (n, *source[1]), source[2])
+
+
 def _strided_backward(g: Any, /, size: Any, stride: Any, offset: Any, source: Any) -> Any:
     out = _through_storage(g, (size, stride, offset), source, True)
     places = _places(source)
@@ -985,13 +1003,16 @@ def _strided_backward(g: Any, /, size: Any, stride: Any, offset: Any, source: An
 
 
 _as_strided_backward = primitive(
-    "as_strided_backward", jvp="linear", vjp={"g": lambda g, size, stride, offset, source: _as_strided_copy(g, size, stride, offset, source)}
+    "as_strided_backward", jvp="linear",
+    batch=lambda b, g, size, stride, offset, source: _as_strided_backward(g, *_stacked(b, size, stride, offset, source)),
+    vjp={"g": lambda g, size, stride, offset, source: _as_strided_copy(g, size, stride, offset, source)}
 )(_strided_backward)
 
 
 @primitive(
     "as_strided_copy",
     jvp="linear",
+    batch=lambda b, x, size, stride, offset, source: _as_strided_copy(x, *_stacked(b, size, stride, offset, source)),
     vjp={"x": lambda g, size, stride, offset, source: _as_strided_backward(g, size, stride, offset, source)},
 )
 def _as_strided_copy(x: Any, /, size: Any, stride: Any, offset: Any, source: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 import flambeau as T
 import flambeau.nn.functional as F
-from flambeau.func import vjp, vmap
+from flambeau.func import jvp, vjp, vmap
 
 OUTER, INNER = 2, 3
 LABELS, PAIRS = T.tensor([2, 0]), T.tensor([[0, 1, 1], [3, 2, 0]])
@@ -173,6 +173,16 @@ def test_cotangents(name):
     compare(got, stacked([back(tuple(u[i] for u in us)) for i in range(INNER)]))
 
 
+@pytest.mark.parametrize("name", [n for n in CALLS if n not in NO_DERIVATIVE | {"ctc"}])
+def test_tangents(name):
+    """Several tangents at once, of operands that are the same for all."""
+    f, shapes = CALLS[name]
+    xs, ts = [made(s, k) for k, s in enumerate(shapes)], [made((INNER, *s), 7 + k) for k, s in enumerate(shapes)]
+    floats = lambda *a: tuple(t for t in tensors(f(*a)) if t.is_floating_point())  # noqa: E731
+    pushed = lambda *t: jvp(floats, tuple(xs), t)[1]  # noqa: E731
+    compare(vmap(pushed)(*ts), stacked([pushed(*[t[i] for t in ts]) for i in range(INNER)]))
+
+
 SCALARS = {
     "sum": lambda a: a.sum(0), "sum_keepdim": lambda a: a.sum(keepdim=True), "mean": lambda a: a.mean(-1), "prod": lambda a: a.prod(0),
     "any": lambda a: (a > 0).any(0), "count_nonzero": lambda a: a.count_nonzero(0), "amax": lambda a: a.amax(0), "max": lambda a: a.max(0),
@@ -197,6 +207,8 @@ def test_examples_without_dimensions(name):
             return back(tuple(o.detach() * 0 + 1.5 for o in out))
 
         if floats(x[0].clone().requires_grad_())[0].requires_grad:
+            slopes = [sum(jvp(floats, (x[i],), (T.ones_like(x[i]) * 1.5,))[1], T.zeros(())).sum() for i in range(INNER)]
+            np.testing.assert_allclose(slopes, [gradient(x[i])[0] for i in range(INNER)], rtol=1e-6)
             compare(vmap(gradient)(x), stacked([gradient(x[i]) for i in range(INNER)]))
 
 

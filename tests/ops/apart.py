@@ -86,11 +86,22 @@ APART: list[tuple[str, str, str, str]] = [
 
 # Operators that vmap cannot take, as PyTorch's cannot: (test file, pattern of the case's name, reason).
 NOT_BATCHED: list[tuple[str, str, str]] = [
+    ("indexing", "mask", "the mask decides the shape"),
+    ("indexing", "mask_rows", "the mask decides the shape"),
+    ("indexing", "mask_and_list", "the mask decides the shape"),
+    ("indexing", "masked_select", "the mask decides the shape"),
+    ("indexing", "*nonzero*", "the values decide the shape"),
+    ("indexing", "argwhere", "the values decide the shape"),
+    ("names", "rrelu", "draws, even where both bounds agree"),
+    ("sorting", "*unique*", "the values decide the shape"),
     ("views", "repeat_interleave_each", "the counts decide the shape"),
 ]
 
 # Operators whose batching rule is a loop over the examples: (test file, pattern of the case's name, reason).
-LOOPS: list[tuple[str, str, str]] = []
+LOOPS: list[tuple[str, str, str]] = [
+    ("sorting", "bincount*", "the values decide the shape, which may be the same for all"),
+    ("sorting", "histogram*", "each example has edges of its own"),
+]
 
 
 def _found(rows: list[tuple[str, str, str]], test: Any, case: Any) -> str | None:

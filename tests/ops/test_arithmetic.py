@@ -53,7 +53,7 @@ CASES = [
     binary("xlogy", low=0.5, ref=lambda a, b: a * np.log(b)),
     binary("ldexp", grad=False, ref=lambda a, b: a * 2**b),
     binary("float_power", low=0.5, ref=np.power, node=False),
-    binary("rsub", ref=lambda a, b: b - a, node=False),
+    binary("rsub", ref=lambda a, b: b - a),
     Case("xlog1py", lambda T, a, b: T.special.xlog1py(a, b), BOTH, low=0.1, ref=lambda a, b: a * np.log1p(b), node=False),
     Case("lerp", lambda T, a, b: T.lerp(a, b, 0.3), BOTH, ref=lambda a, b: a + 0.3 * (b - a), dtypes=FLOATS),
     Case("lerp_tensor", lambda T, a, b, w: T.lerp(a, b, w), [(2, 3)] * 3, ref=lambda a, b, w: a + w * (b - a)),

@@ -28,6 +28,7 @@ CASES = [
     case("bitwise_not", np.invert, (*INTS, "bool"), [(2, 3)]),
     *[case(n, getattr(np, n), FLOATS, ODD) for n in ("isnan", "isinf", "isfinite", "isposinf", "isneginf", "isreal")],
     case("signbit", np.signbit, FLOATS, lambda rng: [np.array([1.0, -np.inf, -0.0])]),
+    Case("isin", lambda T, a, b: T.isin(a, b), lambda rng: [np.arange(6.0).reshape(2, 3), np.array([1.0, 4, 7])], np.isin, grad=False),
     Case("isclose", lambda T, a, b: T.isclose(a, b), [(3,), (3,)], np.isclose, grad=False),
     Case("comparison_with_number", lambda T, a: a > 0.5, [(4,)], lambda a: a > 0.5, dtypes=("float32", "int64"), grad=False),
 ]  # fmt: skip

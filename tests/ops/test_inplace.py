@@ -82,6 +82,8 @@ def test_values_and_gradients(name: str) -> None:
     np.testing.assert_allclose(numpy(args[at]).astype(float), numpy(want).astype(float), rtol=1e-12)
     if operands[at].dtype.kind != "f" or not want.dtype.is_floating_point:
         return
+    if name in ("igamma_", "igammac_"):  # not differentiable by their first operand: test_maths.py
+        return
     results = []
     for fn in (place, plain):
         leaf = tensor(operands[at], True)

@@ -71,6 +71,7 @@ CASES = [
     *cases("binary_cross_entropy_with_logits", PAIR), *cases("kl_div", PAIR, 0.1, node=False),
     *cases("kl_div", PAIR, 0.1, node=False, log_target=True), *cases("poisson_nll_loss", PAIR, 0.1, node=False),
     *cases("poisson_nll_loss", PAIR, 1.1, node=False, full=True), *cases("poisson_nll_loss", PAIR, 0.5, node=False, log_input=False),
+    Case("gaussian_nll_loss_small", f("gaussian_nll_loss", eps=0.5), [*PAIR, (3, 4)], low=0.02, grad=False, tol=3),
     *cases("gaussian_nll_loss", [*PAIR, (3, 4)], 0.2, node=False), *cases("gaussian_nll_loss", [*PAIR, (3, 1)], 0.2, node=False, full=True),
     Case("kl_div_batchmean", f("kl_div", reduction="batchmean"), PAIR, lambda x, y: (y * np.log(y) - y * x).sum() / 3, low=0.1),
     Case("bce_weight", lambda T, x, y: T.nn.functional.binary_cross_entropy(x, y, constant(T, [0.5, 1.0, 2.0, 1.5], x)), PAIR, low=0.1, high=0.9, tol=3),
@@ -225,3 +226,16 @@ def test_gradient_with_broadcasting():
         warnings.simplefilter("ignore")
         wants, gs, _ = gradients(lambda x, y: F.nn.functional.mse_loss(x, y), [np.ones((2, 3)), np.zeros(3)], [])
     assert gs[1]._a.shape == (3,)
+
+
+@pytest.mark.torch
+def test_small_variances_keep_their_gradient():
+    torch = pytest.importorskip("torch")
+    from flambeau.autograd.engine import grad
+
+    x, t, v = np.array([1.0, 2.0]), np.array([0.5, 1.0]), np.array([0.01, 0.5])
+    theirs = torch.tensor(v, requires_grad=True)
+    torch.nn.functional.gaussian_nll_loss(torch.tensor(x), torch.tensor(t), theirs, eps=0.1).backward()
+    ours = tensor(v, True)
+    g = grad([F.nn.functional.gaussian_nll_loss(tensor(x), tensor(t), ours, eps=0.1)], [ours])[0]
+    close(numpy(g), theirs.grad.numpy(), 1e-9)

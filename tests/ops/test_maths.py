@@ -43,6 +43,7 @@ CASES = [
     special("ndtri", sp.ndtri, high=0.9), special("log_ndtr", sp.log_ndtr, low=-2), special("erfcx", sp.erfcx, low=-1),
     special("entr", sp.entr), special("bessel_j0", sp.j0, grad=False), special("bessel_y1", sp.y1, grad=False),
     special("modified_bessel_k0", sp.k0, grad=False), special("expit", sp.expit), special("gammaln", sp.gammaln),
+    Case("frexp", lambda T, a: T.frexp(a), ((2, 3),), lambda a: tuple(np.frexp(a))),
     Case("special.gammainc", lambda T, a, b: T.special.gammainc(a, b), [(3,), (3,)], sp.gammainc, low=0.5, high=3, grad=False, tol=4),
     Case("special.zeta", lambda T, a, b: T.special.zeta(a, b), [(3,), (3,)], sp.zeta, low=1.5, high=3, grad=False, tol=4),
 ]  # fmt: skip
@@ -90,3 +91,15 @@ def test_refusals() -> None:
 def test_frexp() -> None:
     mantissa, exponent = F.frexp(tensor([3.0, -0.25]))
     assert numpy(mantissa).tolist() == [0.75, -0.5] and numpy(exponent).tolist() == [2, -1]
+
+
+def test_gamma_by_its_parameter() -> None:
+    """Differentiable by the second operand only, as in PyTorch: the other's gradient is refused, not zero."""
+    from flambeau.autograd.engine import grad
+
+    a, b = tensor([1.0, 2.0], True), tensor([0.5, 1.5], True)
+    for fn, said in ((F.special.gammainc, "igamma: input"), (F.special.gammaincc, "igammac: input"), (F.special.zeta, "zeta")):
+        y = fn(a + 1, b).sum()
+        assert grad([y], [b], retain_graph=True)[0]._a.shape == (2,)
+        with pytest.raises(NotImplementedError, match=f"the derivative for '{said}' is not implemented"):
+            grad([y], [a])

@@ -176,3 +176,19 @@ def test_out() -> None:
     values, indices = tensor(np.zeros(2)), tensor(np.zeros(2, np.int64))
     r = F.max(tensor([[1.0, 2.0], [4.0, 3.0]]), 1, out=(values, indices))
     assert numpy(values).tolist() == [2, 4] and r.indices is indices
+
+
+def test_gradient_of_extremes_that_are_nan() -> None:
+    """max() and median() give it to the nan; amax and aminmax, which divide it among equals, find none."""
+    from flambeau.autograd.engine import grad
+
+    nan = np.nan
+    for fn, want in (
+        (lambda x: x.max(), [[0, 1, 0], [0, 0, 0]]),
+        (lambda x: x.median(), [[0, 1, 0], [0, 0, 0]]),
+        (lambda x: x.max(1)[0], [[0, 1, 0], [1, 0, 0]]),
+        (lambda x: x.amax(1), [[nan, nan, nan], [0.5, 0.5, 0]]),
+        (lambda x: F.aminmax(x, dim=1)[1], [[nan, nan, nan], [0.5, 0.5, 0]]),
+    ):
+        x = tensor(np.array([[1.0, nan, 2.0], [3.0, 3.0, 1.0]]), True)
+        np.testing.assert_array_equal(grad([fn(x).sum()], [x])[0]._a, want)

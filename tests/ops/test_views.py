@@ -228,3 +228,11 @@ def test_view_as_another_dtype() -> None:
     assert x.view(ft.uint8).shape == (2, 8)
     with pytest.raises(RuntimeError, match="must be divisible by 2 to view"):
         ft.ones(3).view(ft.float64)
+
+
+def test_views_of_memory_in_another_order() -> None:
+    """Memory that is dense, but in neither C's nor Fortran's order: what lies in it is found through its own strides."""
+    x = ft.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1) + 0
+    assert x.stride() == (1, 12, 4)
+    assert x.unsqueeze(2).expand(4, 2, 5, 3)[:, :, 3].tolist() == x.tolist()
+    assert x.as_strided((2, 2), (12, 1), 1).tolist() == [[1, 2], [13, 14]]
