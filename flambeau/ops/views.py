@@ -762,6 +762,8 @@ def unsafe_split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int 
 @public
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """``chunk``, whose outputs may be changed in place if nobody uses the tensor or the others afterwards."""
+    if not input._a.ndim:
+        raise error(RuntimeError, "chunk expects at least a 1-dimensional tensor")
     if chunks <= 0:
         raise error(RuntimeError, f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     d = wrap_dim(dim, input._a.ndim)
@@ -1209,10 +1211,14 @@ def _metadata_inplace(fn: Any, *names: str) -> None:
     """``name_``: the tensor itself becomes the view that ``name`` gives."""
 
     def changed(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self._a.__class__ is not np.ndarray:  # inside vmap
+            return self.become_view(fn(self, *args, **kwargs))
         ip.check_writable(self)
         self._viewable()
         was = ip.before(self)
         v = fn(was, *args, **kwargs)
+        if v._fw is not None:
+            self._fw = v._fw
         if v._grad_fn is not None and v._grad_fn is not was._grad_fn:
             v._grad_fn.__class__ = _inplace_node(v._grad_fn.__class__)
         self._a = v._a
