@@ -47,12 +47,19 @@ class Level:
 def values(t: Tensor) -> np.ndarray:
     """All values, those of every example: for checks that each example has to pass."""
     while t.__class__ is Batched:
-        t = t._value  # type: ignore[attr-defined]
+        t = t._value
     return t._a
 
 
 # ---- the array that a batched tensor shows ------------------------------------------------------------------------
 def _no_values(*_: Any, **__: Any) -> Any:
+    if not full().batch:
+        raise error(
+            RuntimeError,
+            "Either your tensor may have escaped from inside a function being vmapped and this is a user error "
+            "(see https://pytorch.org/functorch/stable/ux_limitations.html)",
+            hint="That function has returned, and its batch is gone: return the tensor from it instead of keeping it elsewhere.",
+        )
     frame, name = sys._getframe(1), "this operation"
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("flambeau."):
         name, frame = frame.f_code.co_name, frame.f_back
@@ -100,6 +107,11 @@ class Batched(Tensor):
     def like(self, value: Tensor) -> Batched:
         return batched(value, self._level)
 
+    def become_view(self, v: Batched) -> Batched:
+        """``t_`` and the like: the tensor itself becomes a view of itself."""
+        self._value, self._a, self._grad_fn, self._rg = v._value, v._a, v._grad_fn, v._rg
+        return self
+
     def _viewable(self) -> np.ndarray:
         return self._a
 
@@ -122,7 +134,8 @@ class Batched(Tensor):
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         raise error(
             RuntimeError,
-            "You are attempting to call Tensor.requires_grad_() inside of a function being transformed by a functorch transform. "
+            "You are attempting to call Tensor.requires_grad_() (or perhaps using torch.autograd.functional.* APIs) inside of a function "
+            "being transformed by a functorch transform. "
             "This is unsupported, please attempt to use the functorch transforms (e.g. grad, vjp, jacrev, jacfwd, hessian) or call "
             "requires_grad_() outside of a function being transformed instead.",
         )
@@ -455,21 +468,26 @@ def folding(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # ---- in place --------------------------------------------------------------------------------------------------------------
-def write(t: Tensor, value: Tensor) -> Tensor:
-    """Write ``value`` into ``t``, where one of them is batched."""
+def too_small(name: str = "inplace arithmetic") -> BaseException:
+    """The refusal to write a value for each example where there is place for one."""
+    return error(
+        RuntimeError,
+        f"vmap: {name}(self, *extra_args) is not possible because there exists a Tensor `other` in extra_args that has "
+        "more elements than `self`. This happened due to `other` being vmapped over but `self` not being vmapped over in a vmap. Please "
+        f"try to use out-of-place operators instead of {name}. If said operator is being called inside the PyTorch framework, "
+        "please file a bug report instead.",
+        hint="The tensor that is changed would need a value for each example.",
+    )
+
+
+def write(t: Tensor, value: Tensor, name: str = "inplace arithmetic") -> Tensor:
+    """Write ``value`` into ``t``, where one of them is batched; ``name``: of what does."""
     from .inplace import become, check_history
 
     level = innermost((t, value))
     assert level is not None
     if not is_batched(t, level):
-        raise error(
-            RuntimeError,
-            "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in extra_args that has "
-            "more elements than `self`. This happened due to `other` being vmapped over but `self` not being vmapped over in a vmap. Please "
-            "try to use out-of-place operators instead of inplace arithmetic. If said operator is being called inside the PyTorch framework, "
-            "please file a bug report instead.",
-            hint="The tensor that is changed would need a value for each example.",
-        )
+        raise too_small(name)
     m = full()
     token = set_mode(without(m, level))
     try:
@@ -480,8 +498,15 @@ def write(t: Tensor, value: Tensor) -> Tensor:
         become(t._value, v if v._a.shape == t._value._a.shape else v.expand(t._value._a.shape))
     finally:
         reset_mode(token)
-    t._grad_fn, t._rg = t._value._grad_fn, t._value._rg
+    refresh(t)
     return t
+
+
+def refresh(t: Tensor) -> None:
+    """Let a batched tensor show the history that its value has by now."""
+    if t.__class__ is Batched:
+        refresh(t._value)
+        t._grad_fn, t._rg = t._value._grad_fn, t._value._rg
 
 
 def grad_inside(outputs: Any, inputs: Any, grad_outputs: Any, **options: Any) -> tuple[Tensor | None, ...]:

@@ -34,7 +34,7 @@ def vmap(
             get the same numbers.
         chunk_size: map over so many examples at once, which takes less memory; None: over all.
 
-    Keyword arguments of the new function are mapped over their dimension 0.
+    Keyword arguments of the new function are not mapped over: all examples get them as they are.
 
     >>> import flambeau as torch
     >>> dot = torch.vmap(torch.dot)
@@ -49,15 +49,16 @@ def vmap(
 
     @functools.wraps(func)
     def mapped(*args: Any, **kwargs: Any) -> Any:
-        leaves, dims, spec, size = mapped_inputs(name, in_dims, args, kwargs)
+        leaves, dims, spec, size = mapped_inputs(name, in_dims, args)
+        fn = functools.partial(func, **kwargs) if kwargs else func
         if chunk_size is None or chunk_size >= size:
-            flat, out_spec, where = run(func, name, leaves, dims, spec, size, out_dims, randomness)
+            flat, out_spec, where = run(fn, name, leaves, dims, spec, size, out_dims, randomness)
         else:
             parts = []
             for start in range(0, size, chunk_size):
                 n = min(chunk_size, size - start)
                 part = [x if d is None else x.narrow(d, start, n) for x, d in zip(leaves, dims)]
-                parts.append(run(func, name, part, dims, spec, n, out_dims, randomness))
+                parts.append(run(fn, name, part, dims, spec, n, out_dims, randomness))
             _, out_spec, where = parts[0]
             joined = zip(*[p[0] for p in parts])
             flat = [xs[0] if d is None else concatenated(xs, d) for xs, d in zip(joined, where)]
@@ -69,32 +70,30 @@ def vmap(
 def concatenated(tensors: Any, dim: int) -> Tensor:
     from .primitive import PRIMITIVES
 
-    return PRIMITIVES["cat"](*tensors, dim=dim)
+    return PRIMITIVES["cat"](*tensors, dim=dim % tensors[0]._a.ndim)
 
 
-def mapped_inputs(name: str, in_dims: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], list[Any], Any, int]:
+def mapped_inputs(name: str, in_dims: Any, args: tuple[Any, ...]) -> tuple[list[Any], list[Any], Any, int]:
     """(leaves of the arguments, the dimension of each that is mapped or None, their structure, size of the batch)."""
     where = f"vmap({name}, in_dims={in_dims}, ...)(<inputs>): "
     if not isinstance(in_dims, (int, tuple)):
         raise error(
             ValueError, where + f"expected `in_dims` to be int or a (potentially nested) tuple matching the structure of inputs, got: {type(in_dims)}."
         )
-    if not args and not kwargs:
+    if not args:
         raise error(
             ValueError,
             f"vmap({name})(<inputs>): got no inputs. Maybe you forgot to add inputs, or you are trying to vmap over a function with no inputs. "
             "The latter is unsupported.",
         )
-    positional, spec_of_args = tree_flatten(args)
-    dims = _broadcast_to_and_flatten(in_dims, spec_of_args)
+    leaves, spec = tree_flatten(args)
+    dims = _broadcast_to_and_flatten(in_dims, spec)
     if dims is None:
         raise error(
             ValueError,
             where + f"in_dims is not compatible with the structure of `inputs`. in_dims has structure {tree_flatten(in_dims)[1]} but inputs has "
-            f"structure {spec_of_args}.",
+            f"structure {spec}.",
         )
-    leaves, spec = tree_flatten((args, kwargs))
-    dims = [*dims, *[0 if isinstance(x, Tensor) else None for x in leaves[len(positional) :]]]
     sizes = []
     for i, (x, d) in enumerate(zip(leaves, dims)):
         if d is None:
@@ -132,18 +131,23 @@ def run(
     token = set_mode(m.replace(batch=(*m.batch, level)))
     try:
         inside = [x if d is None else batched(x.movedim(d, 0) if d else x, level) for x, d in zip(leaves, dims)]
-        args, kwargs = tree_unflatten(inside, spec)
-        out = func(*args, **kwargs)
+        out = func(*tree_unflatten(inside, spec))
     finally:
         reset_mode(token)
     flat, out_spec = tree_flatten(out)
+    if any([not isinstance(d, int | None) for d in tree_flatten(out_dims)[0]]):
+        raise error(
+            ValueError,
+            f"vmap({name}, ..., out_dims={out_dims}): `out_dims` must be an int, None or a python collection of ints representing where in "
+            "the outputs the vmapped dimension should appear.",
+        )
     where = _broadcast_to_and_flatten(out_dims, out_spec)
     if where is None and isinstance(out_dims, tuple) and len(out_dims) == 1:
         where = _broadcast_to_and_flatten(out_dims[0], out_spec)
     if where is None:
         raise error(
             ValueError,
-            f"vmap({name}, ..., out_dims={out_dims}): out_dims is not compatible with the structure of `outputs`. out_dims has structure "
+            f"vmap({name}, ..., out_dims={out_dims})(<inputs>): out_dims is not compatible with the structure of `outputs`. out_dims has structure "
             f"{tree_flatten(out_dims)[1]} but outputs has structure {out_spec}.",
         )
     return [outside(x, d, level, name) for x, d in zip(flat, where)], out_spec, where

@@ -51,10 +51,19 @@ class Modes:
 
     def replace(self, **changes: Any) -> Any:
         """The modes with some changed: a bool where nothing but recording is left."""
-        fields = {name: changes.get(name, getattr(self, "enabled" if name == "grad" else name)) for name in self.DEFAULTS}
-        if all([fields[name] == default for name, default in self.DEFAULTS.items() if name != "grad"]):
-            return fields["grad"]
-        return Modes(**fields)
+        # written out, not a loop over the fields: transformations do this several times at every operator
+        new = object.__new__(Modes)
+        new.enabled, new.inference, new.pack_hooks, new.hooks_disabled = self.enabled, self.inference, self.pack_hooks, self.hooks_disabled
+        new.anomaly, new.forward, new.batch, new.watch = self.anomaly, self.forward, self.batch, self.watch
+        for name, value in changes.items():
+            setattr(new, "enabled" if name == "grad" else name, value)
+        new.transformed = bool(new.forward or new.batch or new.watch is not None)
+        if not (
+            new.transformed or new.inference or new.pack_hooks is not None or new.hooks_disabled is not None or new.anomaly is not None
+        ):
+            return new.enabled
+        new.grad = new.enabled and not new.inference
+        return new
 
 
 _var: ContextVar[Any] = ContextVar("flambeau.modes", default=True)

@@ -198,6 +198,8 @@ def _suffixes(t: Tensor) -> Iterator[str]:
         yield f"grad_fn=<{name}>"
     elif t._rg:
         yield "requires_grad=True"
+    if t._fw is not None and t._fw.by_level:
+        yield f"tangent={t._fw.by_level[max(t._fw.by_level, key=lambda level: level.number)]}"
 
 
 def tensor_str(t: Tensor, *, tensor_contents: str | None = None) -> str:

@@ -26,7 +26,7 @@ from ..core.dtypes import C_NAMES, SCALAR_NAMES
 from ..core.errors import error
 from ..core.tensor import Tensor
 from ..kernels import conv as kernels
-from .matmul import conj
+from .matmul import conj, folded, of_all
 from .public import publish
 from .takes import takes
 
@@ -53,7 +53,7 @@ def over_channels(g: Tensor) -> Tensor:
     return g.sum((0, *range(2, g._a.ndim)))
 
 
-# Inside vmap: with one weight for all the examples' batches are put together; with a weight for each, the examples are groups.
+# Inside vmap: with one weight for all the examples' batches are put together; with a weight for each, see below.
 def as_batch(t: Tensor) -> Tensor:
     """(B, N, C, ...) -> (B N, C, ...)."""
     return t.reshape(-1, *t._a.shape[2:])
@@ -71,25 +71,25 @@ def from_groups(t: Tensor, size: int) -> Tensor:
     return t.reshape(n, size, c // size, *t._a.shape[2:]).movedim(1, 0)
 
 
-def _apply_batch(b: Any, op: Any, x: Tensor, w: Tensor, bias: Any, groups: int, channels: int) -> Tensor:
-    """A convolution of either kind; ``op(x, w, bias, groups)`` makes ``channels`` of them."""
-    if not b.has("w"):
-        if b.has("b"):
-            y = op(as_batch(x), w, None, groups) if b.has("x") else op(x, w, None, groups)
-            y = y.reshape(b.size, -1, *y._a.shape[1:]) if b.has("x") else y.unsqueeze(0)
-            return y + bias.reshape(b.size, 1, channels, *(1,) * (y._a.ndim - 3))
-        y = op(as_batch(x), w, bias, groups)
-        return y.reshape(b.size, x._a.shape[1], *y._a.shape[1:])
-    bias = None if bias is None else b.full(bias, b.has("b")).reshape(-1)
-    y = op(as_groups(b.full(x, b.has("x"))), w.reshape(-1, *w._a.shape[2:]), bias, groups * b.size)
-    return from_groups(y, b.size)
+def _shared_weight(b: Any, op: Any, x: Tensor, w: Tensor, bias: Any, channels: int) -> Tensor:
+    """A convolution of either kind, ``op(x, w, bias)``, with one weight and perhaps a bias for each example."""
+    if b.has("b"):
+        y = op(as_batch(x), w, None) if b.has("x") else op(x, w, None)
+        y = y.reshape(b.size, -1, *y._a.shape[1:]) if b.has("x") else y.unsqueeze(0)
+        return y + bias.reshape(b.size, 1, channels, *(1,) * (y._a.ndim - 3))
+    y = op(as_batch(x), w, bias)
+    return y.reshape(b.size, x._a.shape[1], *y._a.shape[1:])
+
+
+def full(info: Any, name: str, t: Any) -> Any:
+    return None if t is None else info.full(t, info.has(name))
 
 
 def _convolution_batch(batch: Any, x: Tensor, w: Tensor, b: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Tensor:
-    def op(x: Tensor, w: Tensor, b: Any, groups: int) -> Tensor:
-        return _convolution(x, w, b, stride, padding, dilation, groups)
-
-    return _apply_batch(batch, op, x, w, b, groups, w._a.shape[batch.has("w")])
+    at = (stride, padding, dilation, groups)
+    if not batch.has("w"):
+        return _shared_weight(batch, lambda x, w, b: _convolution(x, w, b, *at), x, w, b, w._a.shape[0])
+    return _convolution_each(full(batch, "x", x), w, full(batch, "b", b), *at)
 
 
 def _sum(parts: list[Any]) -> Any:
@@ -112,13 +112,10 @@ def _convolution(x: Any, w: Any, b: Any, /, stride: Any, padding: Any, dilation:
 
 
 def _input_grad_batch(b: Any, g_: Tensor, w: Tensor, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Tensor:
-    at = (stride, padding, dilation)
+    at = (stride, padding, dilation, groups)
     if not b.has("w"):
-        out = _input_grad(as_batch(g_), w, (b.size * x_shape[0], *x_shape[1:]), *at, groups)
-        return out.reshape(b.size, *x_shape)
-    wide = (x_shape[0], b.size * x_shape[1], *x_shape[2:])
-    out = _input_grad(as_groups(b.full(g_, b.has("g_"))), w.reshape(-1, *w._a.shape[2:]), wide, *at, groups * b.size)
-    return from_groups(out, b.size)
+        return _input_grad(as_batch(g_), w, (b.size * x_shape[0], *x_shape[1:]), *at).reshape(b.size, *x_shape)
+    return _input_grad_each(full(b, "g_", g_), w, x_shape, *at)
 
 
 @primitive(
@@ -151,12 +148,7 @@ def _weight_grad_grads(g: Any, x: Any, g_: Any, stride: Any, padding: Any, dilat
 def _weight_grad_batch(
     b: Any, x: Tensor, g_: Tensor, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any, bias: Any
 ) -> Any:
-    wide = (b.size * w_shape[0], *w_shape[1:])
-    x, g_ = as_groups(b.full(x, b.has("x"))), as_groups(b.full(g_, b.has("g_")))
-    out = _weight_grad(x, g_, wide, stride, padding, dilation, groups * b.size, bias)
-    if not bias:
-        return out.reshape(b.size, *w_shape)
-    return out[0].reshape(b.size, *w_shape), out[1].reshape(b.size, -1)
+    return _weight_grad_each(full(b, "x", x), full(b, "g_", g_), w_shape, stride, padding, dilation, groups, bias)
 
 
 def _weight_grad_jvp(
@@ -187,11 +179,15 @@ def _transposed_grads(g: Any, x: Any, w: Any, stride: Any, padding: Any, dilatio
 def _transposed_batch(
     batch: Any, x: Tensor, w: Tensor, b: Any, stride: Any, padding: Any, dilation: Any, groups: Any, out_shape: Any
 ) -> Tensor:
-    def op(x: Tensor, w: Tensor, b: Any, groups: int) -> Tensor:
-        shape = (x._a.shape[0], w._a.shape[1] * groups, *out_shape[2:])
-        return _transposed(x, w, b, stride, padding, dilation, groups, shape)
-
-    return _apply_batch(batch, op, x, w, b, groups, out_shape[1])
+    at = (stride, padding, dilation)
+    if not batch.has("w"):
+        op = lambda x, w, b: _transposed(x, w, b, *at, groups, (x._a.shape[0], *out_shape[1:]))  # noqa: E731
+        return _shared_weight(batch, op, x, w, b, out_shape[1])
+    # the examples are groups
+    shape = (out_shape[0], batch.size * out_shape[1], *out_shape[2:])
+    bias = None if b is None else full(batch, "b", b).reshape(-1)
+    y = _transposed(as_groups(full(batch, "x", x)), w.reshape(-1, *w._a.shape[2:]), bias, *at, groups * batch.size, shape)
+    return from_groups(y, batch.size)
 
 
 def _transposed_jvp(
@@ -210,6 +206,114 @@ def _transposed(x: Any, w: Any, b: Any, /, stride: Any, padding: Any, dilation: 
     if b is not None:
         out += b.reshape(-1, *(1,) * (x.ndim - 2))
     return laid(out)
+
+
+# ---- the three, with a weight for each example -------------------------------------------------------------------------
+# Inside vmap: (B, N, C, ...) with (B, O, C/groups, ...). One weight expanded over the batch, as it is where gradients for
+# each example are asked for, makes one convolution of all the examples; else the examples are groups.
+def _merged(a: np.ndarray) -> np.ndarray:
+    return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
+
+
+def _grouped(a: np.ndarray) -> np.ndarray:
+    return _merged(a.swapaxes(0, 1).reshape(a.shape[1], 1, a.shape[0] * a.shape[2], *a.shape[3:]))
+
+
+def _ungrouped(a: np.ndarray, size: int) -> np.ndarray:
+    return a.reshape(a.shape[0], size, a.shape[1] // max(1, size), *a.shape[2:]).swapaxes(0, 1)
+
+
+def _each_grads(g: Any, x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: Any, needs: Any) -> Any:
+    at = (stride, padding, dilation, groups)
+    dx = _input_grad_each(g, conj(w), x._a.shape[1:], *at) if needs[0] else None
+    if needs[1]:
+        dw = _weight_grad_each(conj(x), g, w._a.shape[1:], *at, needs[2])
+        return (dx, *dw) if needs[2] else (dx, dw, None)
+    return dx, None, over_channels_each(g) if needs[2] else None
+
+
+def over_channels_each(g: Tensor) -> Tensor:
+    return g.sum((1, *range(3, g._a.ndim)))
+
+
+def _each_jvp(x: Any, x_t: Any, w: Any, w_t: Any, b_t: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
+    at = (stride, padding, dilation, groups)
+    parts = [_convolution_each(p, q, None, *at) for p, q in ((x_t, w), (x, w_t)) if p is not None and q is not None]
+    if b_t is not None:
+        parts.append(b_t.reshape(b_t._a.shape[0], 1, -1, *(1,) * (x._a.ndim - 3)))
+    return _sum(parts)
+
+
+@primitive(
+    "convolution_each", node="ConvolutionBackward0", vjp=_each_grads, jvp=_each_jvp,
+    batch=lambda batch, x, w, b, stride, padding, dilation, groups: folded(
+        batch, lambda *ts: _convolution_each(*ts, stride, padding, dilation, groups), ("x", x), ("w", w), ("b", b)
+    ),
+)  # fmt: skip
+def _convolution_each(x: Any, w: Any, b: Any, /, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
+    size, n = x.shape[:2]
+    at = (stride, padding, dilation)
+    if of_all(w) and of_all(b):
+        y = laid(kernels.conv(_merged(x), w[0], None if b is None else b[0], *at, groups))
+        return y.reshape(size, n, *y.shape[1:])
+    bias = None if b is None else b.reshape(-1)
+    if of_all(x) and groups == 1:  # one input: more channels
+        return _ungrouped(kernels.conv(x[0], _merged(w), bias, *at, 1), size)
+    return _ungrouped(kernels.conv(_grouped(x), _merged(w), bias, *at, groups * size), size)
+
+
+@primitive(
+    "convolution_input_grad_each", node="ConvolutionBackwardBackward0", jvp="each",
+    vjp={
+        "g_": lambda g, w, stride, padding, dilation, groups: _convolution_each(g, conj(w), None, stride, padding, dilation, groups),
+        "w": lambda g, g_, w_shape, stride, padding, dilation, groups: _weight_grad_each(
+            g, conj(g_), w_shape[1:], stride, padding, dilation, groups, False
+        ),
+    },
+    batch=lambda batch, g_, w, x_shape, stride, padding, dilation, groups: folded(
+        batch, lambda *ts: _input_grad_each(*ts, x_shape, stride, padding, dilation, groups), ("g_", g_), ("w", w)
+    ),
+)  # fmt: skip
+def _input_grad_each(g_: Any, w: Any, /, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
+    size = g_.shape[0]
+    at = (stride, padding, dilation)
+    if of_all(w):
+        whole = (size * x_shape[0], *x_shape[1:])
+        return laid(kernels.conv_input_grad(_merged(g_), w[0], whole, *at, groups)).reshape(size, *x_shape)
+    wide = (x_shape[0], size * x_shape[1], *x_shape[2:])
+    return _ungrouped(kernels.conv_input_grad(_grouped(g_), _merged(w), wide, *at, groups * size), size)
+
+
+def _weight_grad_each_grads(g: Any, x: Any, g_: Any, stride: Any, padding: Any, dilation: Any, groups: Any, needs: Any) -> Any:
+    at = (stride, padding, dilation, groups)
+    gw, gb = g if g.__class__ is tuple else (g, None)
+    return (
+        _input_grad_each(conj(g_), gw, x._a.shape[1:], *at) if needs[0] else None,
+        _convolution_each(conj(x), gw, gb, *at) if needs[1] else None,
+    )
+
+
+def _weight_grad_each_jvp(
+    x: Any, x_t: Any, g_: Any, g__t: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any, bias: Any
+) -> Any:
+    at = (w_shape, stride, padding, dilation, groups)
+    total = _sum([_weight_grad_each(p, q, *at, False) for p, q in ((x_t, g_), (x, g__t)) if p is not None and q is not None])
+    return (total, None if g__t is None else over_channels_each(g__t)) if bias else total
+
+
+@primitive(
+    "convolution_weight_grad_each", node="ConvolutionBackwardBackward0", vjp=_weight_grad_each_grads, jvp=_weight_grad_each_jvp,
+    batch=lambda batch, x, g_, w_shape, stride, padding, dilation, groups, bias: folded(
+        batch, lambda *ts: _weight_grad_each(*ts, w_shape, stride, padding, dilation, groups, bias), ("x", x), ("g_", g_)
+    ),
+)  # fmt: skip
+def _weight_grad_each(x: Any, g_: Any, /, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any, bias: Any) -> Any:
+    size = x.shape[0]
+    wide = (size * w_shape[0], *w_shape[1:])
+    out = kernels.conv_weight_grad(_grouped(x), _grouped(g_), wide, stride, padding, dilation, groups * size, bias)
+    if not bias:
+        return out.reshape(size, *w_shape)
+    return out[0].reshape(size, *w_shape), out[1].reshape(size, w_shape[0])
 
 
 # ---- what users give ----------------------------------------------------------------------------------------------------

@@ -634,9 +634,13 @@ def detach_(input: Tensor) -> Tensor:
             "called on these gradients. To fix this error, please refer to the Optimizer.zero_grad() function in "
             "torch/optim/optimizer.py as the solution.",
         )
+    if input._a.__class__ is not np.ndarray:  # inside vmap
+        detach_(input._value)  # type: ignore[attr-defined]
     input._grad_fn, input._rg = None, False
     if input._nr:
         input._nr = 0
+    if input._fw is not None:
+        input._fw = None
     forbidden.follow_flag(input)
     return input
 
@@ -860,6 +864,11 @@ def set_(
 ) -> Tensor:
     """Make the tensor a window of another one's memory (or of a storage's); without a source, empty it."""
     ip.check_writable(self)
+    if self._fw is not None and self._fw.by_level:
+        raise error(
+            NotImplementedError,
+            "Trying to use forward AD with set_ that does not support it because it has not been implemented yet.",
+        )
     if source is None:
         a = np.empty(0, self._a.dtype)
     elif isinstance(source, Tensor) and size is None:
@@ -891,6 +900,8 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
     shape = tuple(int(n) for n in (sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes))
     if self._rg:
         raise error(RuntimeError, "cannot resize variables that require grad")
+    if self._fw is not None and self._fw.by_level:
+        raise error(RuntimeError, "cannot resize variables that has a forward grad")
     ip.check_inference_write(self)
     if any(n < 0 for n in shape):
         raise error(RuntimeError, f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import Batched
 from ..autograd.primitive import primitive
 from ..core import dtypes
 from ..core.device import check_device
@@ -188,7 +189,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, **options: Any) -> Te
     tensor([7, 7])
     """
     shape = size_of("full", (size,))
-    value = fill_value._a.item() if isinstance(fill_value, Tensor) else fill_value
+    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
     if isinstance(value, (str, bytes)) or not hasattr(value, "__complex__") and not hasattr(value, "__float__"):
         raise error(TypeError, f"full(): argument 'fill_value' (position 2) must be Number, not {type(value).__name__}")
     default = fill_value.dtype if isinstance(fill_value, Tensor) else dtypes.of_scalar(value)
@@ -241,8 +242,15 @@ def _like(name: str, input: Any, dtype: Any, fmt: Any, fill: Any) -> np.ndarray:
     return fill(np.empty([a.shape[i] for i in order], nt)).transpose(np.argsort(order))
 
 
+def plain_format(fmt: Any) -> Any:
+    """The memory format of a batch of what has a format."""
+    return contiguous_format if fmt is contiguous_format else None
+
+
 def _like_function(name: str, fill: Any, doc: str) -> Any:
     def like(input: Tensor, *, dtype: Any = None, memory_format: Any = None, **options: Any) -> Tensor:
+        if input.__class__ is Batched:  # so that the values of each example may be written into it
+            return input.like(like(input._value, dtype=dtype, memory_format=plain_format(memory_format), **options))
         return in_format(made(name, _like(name, input, dtype, memory_format, fill), options), memory_format)
 
     like.__name__ = like.__qualname__ = name
@@ -258,7 +266,10 @@ empty_like = _like_function("empty_like", np.empty_like, "Uninitialised memory o
 @public(method=False)
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, memory_format: Any = None, **options: Any) -> Tensor:
     """One value in another tensor's shape and dtype."""
-    value = fill_value._a.item() if isinstance(fill_value, Tensor) else fill_value
+    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    if input.__class__ is Batched:
+        fmt = plain_format(memory_format)
+        return input.like(full_like(input._value, value, dtype=dtype, memory_format=fmt, **options))
     a = _like("full_like", input, dtype, memory_format, np.empty_like)
     a.fill(number(value, a.dtype))
     return in_format(made("full_like", a, options), memory_format)
@@ -294,7 +305,7 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, **opti
 @public(method=False)
 def scalar_tensor(s: Any, *, dtype: Any = None, **options: Any) -> Tensor:
     """A 0-d tensor."""
-    nt = np_type("scalar_tensor", dtype)
+    nt, s = np_type("scalar_tensor", dtype), _scalar(s)
     return made("scalar_tensor", np.array(number(s, nt), nt), options)
 
 
@@ -302,6 +313,8 @@ def scalar_tensor(s: Any, *, dtype: Any = None, **options: Any) -> Tensor:
 def _new_sized(name: str, fill: Any) -> None:
     def method(self: Tensor, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
         shape = _sized(name, size, options)
+        if self.__class__ is Batched:
+            return self.like(method(self._value, self._value._a.shape[0], *shape, dtype=dtype, **options))
         return made(name, new(name, shape, np_type(name, dtype, self.dtype), fill), options)
 
     method.__name__ = method.__qualname__ = name
@@ -317,12 +330,19 @@ _new_sized("new_empty", np.empty)
 @public(function=False, method=True)
 def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, **options: Any) -> Tensor:
     """``torch.full`` with this tensor's dtype."""
+    if self.__class__ is Batched:
+        shape = (self._value._a.shape[0], *size_of("new_full", (size,)))
+        return self.like(self._value.new_full(shape, fill_value, dtype=dtype, **options))
     return full(size, fill_value, dtype=dtype or self.dtype, **options)
 
 
 @public(function=False, method=True)
 def new_empty_strided(self: Tensor, size: Any, stride: Any, *, dtype: Any = None, **options: Any) -> Tensor:
     """``torch.empty_strided`` with this tensor's dtype."""
+    if self.__class__ is Batched:
+        size, stride = tuple(size), tuple(stride)
+        span = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride))
+        return self.like(self._value.new_empty_strided((self._value._a.shape[0], *size), (span, *stride), dtype=dtype, **options))
     return empty_strided(size, stride, dtype=dtype or self.dtype, **options)
 
 
@@ -467,6 +487,9 @@ def tensor(
             UserWarning,
             stacklevel=2,
         )
+        if data.__class__ is Batched:
+            t = convert(data.detach(), d or data.dtype, None)
+            return t.requires_grad_() if requires_grad else t
         a = cast(data._viewable(), (d or data.dtype).np)
     else:
         a = array_of(data, d)
@@ -650,6 +673,17 @@ def _linspace(start: Any, end: Any, steps: int, nt: np.dtype) -> np.ndarray:
     return cast(np.trunc(a) if nt.kind in "iu" else a, nt)
 
 
+def _linspace_each(start: Any, end: Any, steps: int, d: dtype) -> Tensor:
+    """``linspace`` between the ends that each example of a batch has."""
+    if steps < 0:
+        raise error(RuntimeError, "number of steps must be non-negative")
+    work = d if d.category >= FLOAT else dtypes.float64
+    i = arange(steps, dtype=work)
+    step = (end - start) / max(steps - 1, 1)
+    a = (start + step * i).where(i < max(steps // 2, int(steps == 1)), end - step * (steps - 1 - i))
+    return (a.trunc() if d.category == INT else a).to(d)
+
+
 def work_type(w: Any) -> Any:
     return np.dtype(w).type
 
@@ -659,6 +693,8 @@ def linspace(start: Any, end: Any, steps: Any = None, *, dtype: Any = None, **op
     """``steps`` values at equal distances from ``start`` to ``end``, both included."""
     if steps is None:
         raise error(TypeError, 'linspace() missing 1 required positional arguments: "steps"')
+    if start.__class__ is Batched or end.__class__ is Batched:
+        return _linspace_each(start, end, int(steps), FROM_NP[np_type("linspace", dtype)])
     start, end = _scalar(start), _scalar(end)
     default = dtypes.default_complex() if isinstance(start, complex) or isinstance(end, complex) else None
     return made("linspace", _linspace(start, end, int(steps), np_type("linspace", dtype, default)), options)

@@ -13,12 +13,14 @@ import warnings
 
 import numpy as np
 
+from ..autograd.batching import Level, lift
 from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error
+from ..core.modes import Modes, mode
 from ..core.tensor import Tensor, is_private_layout, wrap
 from ..kernels.random import bernoulli_
 from .public import public, publish
-from .random import default_generator, draw
+from .random import default_generator, draw, drawing_levels
 
 SELU_LIMIT = 1.7580993408473766  # minus the value that SELU tends to: what alpha dropout drops to
 
@@ -43,6 +45,18 @@ def mask_of(x: Tensor, per_channel: bool, keep: float) -> np.ndarray:
     return mask
 
 
+def mask_for_each(x: Tensor, levels: tuple[Level, ...], per_channel: bool, keep: float) -> np.ndarray:
+    """``mask_of`` for each example of the vmaps ``levels``."""
+    shape = x._a.shape
+    if per_channel:
+        if len(shape) < 2:
+            raise error(RuntimeError, "Feature dropout requires at least 2 dimensions in the input")
+        shape = shape[:2] + (1,) * (len(shape) - 2)
+    mask = np.empty((*[level.size for level in levels], *shape), x._a.dtype)
+    draw(bernoulli_, mask, keep, default_generator._mt)
+    return mask
+
+
 def drop(x: Tensor, p: float, training: bool, inplace: bool, per_channel: bool, alpha: bool) -> Tensor:
     """Every form of dropout but what concerns dimensions."""
     if not 0.0 <= p <= 1.0:
@@ -55,17 +69,19 @@ def drop(x: Tensor, p: float, training: bool, inplace: bool, per_channel: bool, 
         return x.mul_(zero) if inplace else x * zero
     if x.dtype.category < FLOAT:
         raise error(RuntimeError, f"result type Float can't be cast to the desired output type {SCALAR_NAMES[x.dtype]}")
-    mask = mask_of(x, per_channel, 1 - p)
+    m = mode()
+    levels = drawing_levels(m) if m.__class__ is Modes and m.batch else None
+    mask = mask_of(x, per_channel, 1 - p) if levels is None else mask_for_each(x, levels, per_channel, 1 - p)
     work = np.float64 if a.dtype == np.float64 else np.float32
     if not alpha:
         mask *= (work(1) / work(1 - p)).astype(a.dtype)
-        scale = wrap(mask)
+        scale = lift(wrap(mask), levels or ())
         return x.mul_(scale) if inplace else x * scale
     # The dropped become -SELU_LIMIT; then all are scaled and shifted so that mean and variance stay 0 and 1.
     gain = 1.0 / math.sqrt((SELU_LIMIT * SELU_LIMIT * p + 1) * (1 - p))
     offset = ((mask - 1) * work(SELU_LIMIT * gain)).astype(a.dtype) + work(SELU_LIMIT * gain * p)
     mask *= np.asarray(gain, work).astype(a.dtype)
-    scale, shift = wrap(mask), wrap(offset.astype(a.dtype, copy=False))
+    scale, shift = [lift(wrap(v), levels or ()) for v in (mask, offset.astype(a.dtype, copy=False))]
     if inplace:
         return x.mul_(scale).add_(shift)
     return x * scale + shift

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
+from ..autograd.batching import Batched, innermost, lift, refresh, too_small, write
 from ..autograd.node import note_change
 from ..autograd.primitive import Primitive, primitive
 from ..core.errors import error
-from ..core.tensor import Tensor
+from ..core.modes import Modes, mode, reset_mode, set_mode
+from ..core.tensor import Tensor, wrap
 from ..kernels import random as kernels
-from .convert import assign, fit_dtype, rewrite
+from .convert import assign, fit_dtype, reduce_to, rewrite
 from .creation import number
 from .public import public
-from .random import draw, generator_of, no_slope
+from .random import batched_by, draw, drawing_levels, for_each, generator_of, no_slope
 
 LEAST_LARGEST = 65504.0  # the largest number that every floating dtype holds
 
@@ -27,7 +29,7 @@ def overwritten(name: str, node: str) -> Primitive:
     def kernel(x: Any, /) -> Any:
         return x
 
-    return primitive(name, node=node, vjp={"x": lambda g, x_shape: no_slope(g, x_shape)})(kernel)
+    return primitive(name, node=node, vjp={"x": lambda g, x_shape: no_slope(g, x_shape)}, jvp=lambda: None)(kernel)
 
 
 def each_once(a: np.ndarray) -> np.ndarray:
@@ -40,6 +42,10 @@ def each_once(a: np.ndarray) -> np.ndarray:
 def put_number(t: Tensor, value: Any, op: Primitive) -> Tensor:
     """Set every element to a number that the dtype holds."""
     a, base = t._a, t._base
+    if t.__class__ is Batched:
+        put_number(t._value, value, op)
+        refresh(t)
+        return t
     ip.check_inference_write(t)
     ip.announce(t)
     if not t._rg and (base is None or not base._rg) and t._fw is None:
@@ -91,12 +97,12 @@ def _one_element(value: Tensor, name: str) -> None:
         )
 
 
-def _to_value(g: Tensor, value_dtype: Any) -> Tensor:
-    return fit_dtype(g.sum(), value_dtype)
+def _to_value(g: Tensor, value_shape: tuple[int, ...], value_dtype: Any) -> Tensor:
+    return fit_dtype(reduce_to(g, value_shape), value_dtype)
 
 
 _FILL_TENSOR = {"x": lambda g, x_shape: no_slope(g, x_shape), "value": _to_value}
-_fill_tensor = primitive("fill_tensor_", node="FillBackward3", vjp=_FILL_TENSOR)(lambda x, value, /: x)
+_fill_tensor = primitive("fill_tensor_", node="FillBackward3", vjp=_FILL_TENSOR, jvp=lambda value_t: value_t)(lambda x, value, /: x)
 
 
 @public
@@ -110,18 +116,26 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         return put_number(input, as_number(value, input, "fill_"), _fill_number)
     _one_element(value, "fill_")
+    m = mode()
+    if m.__class__ is Modes and m.batch and innermost((input, value)) is not None:
+        return write(input, value.to(input.dtype), "fill_")
     ip.check_writable(input, needs=value._rg)
     was = ip.before(input)
     assign(input._a, value._a)
     return rewrite(_fill_tensor, input, was, (value,), ())
 
 
-@primitive("fill", vjp={"x": _FILL_TENSOR["x"]})
+@primitive("fill", vjp={"x": _FILL_TENSOR["x"]}, jvp=lambda: None, batch={})
 def _full_of(x: Any, /, value: Any) -> Any:
     return np.full_like(x, value)
 
 
-@primitive("fill_tensor", node="FillBackward1", vjp=_FILL_TENSOR)
+def _fill_each(b: Any, x: Tensor, value: Tensor) -> Tensor:
+    x = b.full(x, b.has("x"))
+    return _full_of_tensor(x, value.reshape(b.size, *(1,) * (x._a.ndim - 1)) if b.has("value") else value)
+
+
+@primitive("fill_tensor", node="FillBackward1", vjp=_FILL_TENSOR, jvp=lambda value_t: value_t, batch=_fill_each)
 def _full_of_tensor(x: Any, value: Any, /) -> Any:
     out = np.empty_like(x)
     assign(out, value)
@@ -152,6 +166,9 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
         fill_value = fill_value.item()
     value = as_number(fill_value, self, "fill_diagonal_")
     ip.check_writable(self)  # of the tensor itself, before a view of it is made
+    if a.ndim > 2 and self.__class__ is Batched:
+        self[(np.arange(a.shape[0]),) * a.ndim] = fill_value
+        return self
     if a.ndim > 2:
         diagonal = self.as_strided((a.shape[0],), (sum(self.stride()),), self.storage_offset())
         diagonal.fill_(value)
@@ -188,6 +205,9 @@ def _sampler(name: str, doc: str, defaults: dict[str, Any], sample: Callable[...
         for k, v in zip(names, values):
             if v is REQUIRED:
                 raise error(TypeError, f'{name}() missing 1 required positional arguments: "{k}"')
+        m = mode()
+        if m.__class__ is Modes and m.batch:
+            return fill_batched(sample, self, m, generator_of(generator), values)
         ip.check_writable(self)
         was = ip.before(self) if self._rg else self
         op = draw(sample, self._viewable(), generator_of(generator), *values)
@@ -197,6 +217,30 @@ def _sampler(name: str, doc: str, defaults: dict[str, Any], sample: Callable[...
     fill_in_place.__name__ = fill_in_place.__qualname__ = name
     fill_in_place.__doc__ = doc
     setattr(Tensor, name, fill_in_place)
+
+
+def fill_batched(sample: Callable[..., Primitive], t: Tensor, m: Modes, gen: Any, values: list[Any]) -> Tensor:
+    """Fill a tensor inside vmap: each example by itself, or all alike."""
+    levels = drawing_levels(m)
+    if not all([batched_by(t, level) for level in levels]):
+        if values and isinstance(values[0], Tensor) and any([batched_by(values[0], level) for level in levels]):
+            raise too_small("inplace bernoulli")
+        raise error(
+            RuntimeError,
+            "vmap: Cannot ask for different inplace randomness on an unbatched tensor. This will appear like same randomness. If this is "
+            "necessary for your usage, please file an issue with functorch.",
+        )
+    shape = (*[level.size for level in levels], *t._a.shape)
+    if values and isinstance(values[0], Tensor):  # probabilities
+        (p,), _ = for_each(m, (values[0].expand(t._a.shape),))
+        values = [p, *values[1:]]
+    drawn = np.empty(shape, t._a.dtype)
+    token = set_mode(False)
+    try:
+        draw(sample, drawn, gen, *values)
+    finally:
+        reset_mode(token)
+    return t.copy_(lift(wrap(drawn), levels))
 
 
 def _simple(name: str, node: str, doc: str, defaults: dict[str, Any], kernel: Callable[..., Any]) -> None:
@@ -249,6 +293,7 @@ _bernoulli_of_tensor = primitive(
     "bernoulli_tensor_",
     node="BernoulliBackward1",
     vjp={"x": _FILL_TENSOR["x"], "p": lambda g, p_shape, p_dtype: fit_dtype(no_slope(g, p_shape), p_dtype)},
+    jvp=lambda: None,
 )(lambda x, p, /: x)
 
 

@@ -6,6 +6,7 @@ tensors among the indices, which give a copy. A gradient goes back by adding int
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -14,14 +15,17 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
+from ..autograd.batching import Batched, at, innermost, refresh, write
 from ..autograd.node import note_change
 from ..autograd.pointwise import NUMBER, pointwise
 from ..autograd.primitive import primitive
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
+from ..core.modes import Modes, mode
 from ..core.tensor import Tensor, is_private_layout, wrap
 from ..kernels import expr as E
 from ..kernels.scatter import add_elements, add_rows, reduce_elements, sum_rows
+from . import index_batching as batching
 from .convert import assign, fit_dtype, recording, reduce_to, rewrite
 from .creation import array_of, number
 from .dims import wrap_dim
@@ -41,6 +45,7 @@ from .views import (
 )
 
 LONG = np.dtype(np.int64)
+ndarray = np.ndarray
 Key = tuple[Any, ...]
 
 
@@ -59,7 +64,7 @@ def index_tensor(i: Any) -> Tensor:
         warnings.warn(
             "indexing with dtype torch.uint8 is now deprecated, please use a dtype torch.bool instead.", UserWarning, stacklevel=4
         )
-        return wrap(i._a.astype(bool))
+        return i.bool()
     if dt.kind != "b" and dt not in (np.int64, np.int32):
         raise error(IndexError, "tensors used as indices must be long, int, byte or bool tensors")
     return i
@@ -101,7 +106,7 @@ def parse(a: np.ndarray, key: Any) -> tuple[Key, str, list[Tensor | None] | None
             k = wrap(np.array(bool(k)))
         elif isinstance(k, np.integer):
             k = int(k)
-        elif isinstance(k, Tensor) and not k._a.ndim and k._a.dtype.kind in "iu" and k._a.dtype != np.uint8:
+        elif isinstance(k, Tensor) and not k._a.ndim and k._a.dtype.kind in "iu" and k._a.dtype != np.uint8 and k._a.__class__ is ndarray:
             k = int(k._a)
         elif isinstance(k, (Tensor, np.ndarray)) or cls is not float and cls is not complex:
             if not isinstance(k, Tensor) and not hasattr(k, "__len__") and hasattr(k, "__index__"):
@@ -159,7 +164,7 @@ def parse(a: np.ndarray, key: Any) -> tuple[Key, str, list[Tensor | None] | None
             mask = k._a.dtype.kind == "b"
             if mask and not k._a.ndim:
                 basic.append(None)
-                tensors.append(wrap(k._a.reshape(1)))
+                tensors.append(k.reshape(1))
                 last = "new_axis"
                 continue
             n = k._a.ndim if mask else 1
@@ -205,7 +210,32 @@ def getitem(self: Tensor, key: Any) -> Tensor:
     if tensors is None:
         return _STEPS[last](self, (*basic, ...))
     x = self if plain(basic) else _STEPS[last if last != "alias" else "slice"](self, (*basic, ...))
+    m = mode()
+    if m.__class__ is Modes and m.batch:
+        x, tensors = numbers_together(x, tensors)
     return index(x, tensors)
+
+
+def numbers_together(x: Tensor, tensors: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+    """Batched numbers among other index tensors: the dimensions they choose from are moved beside the others'.
+
+    For they are indices only inside vmap: of a single example a number is a step of its own, before the others.
+    """
+    if all([t is None or t._a.ndim for t in tensors]) or any([t is not None and t._a.dtype.kind == "b" and batching.is_guard(t) for t in tensors]):
+        return x, tensors
+    items: list[Tensor | None] = []
+    for t in tensors:
+        if t is not None and t._a.dtype.kind == "b":
+            items += nonzero(t, as_tuple=True)
+        else:
+            items.append(t)
+    numbers = [d for d, t in enumerate(items) if t is not None and not t._a.ndim]
+    others = [d for d, t in enumerate(items) if t is not None and t._a.ndim]
+    if not others:
+        return x, items
+    before = [d for d in range(others[0]) if d not in numbers]
+    order = [*before, *numbers, *[d for d in range(others[0], len(items)) if d not in numbers]]
+    return x.movedim(order, tuple(range(len(order)))), [items[d] for d in order]
 
 
 def _int_error(a: np.ndarray, i: int) -> BaseException:
@@ -232,8 +262,8 @@ def index(x: Tensor, tensors: Sequence[Tensor | None]) -> Tensor:
 
 
 def full_key(tensors: Sequence[Tensor | None]) -> Key:
-    """A NumPy key; its arrays are copied, for the graph keeps them and a user may change his."""
-    return tuple([EVERYTHING if t is None else t._a.copy() for t in tensors])
+    """A NumPy key; its arrays are copied, for the graph keeps them and a user may change his. Batched tensors stay."""
+    return tuple([EVERYTHING if t is None else t._a.copy() if t._a.__class__ is ndarray else t for t in tensors])
 
 
 def _checked(op: Any, *args: Any) -> Any:
@@ -260,7 +290,8 @@ def _one_key(i: Any, dim: int) -> Key:
 
 
 @primitive(
-    "index_one", node="IndexBackward0", vjp={"x": lambda g, x_shape, i, dim: _index_one_backward(g, i, x_shape, dim)}
+    "index_one", node="IndexBackward0", vjp={"x": lambda g, x_shape, i, dim: _index_one_backward(g, i, x_shape, dim)},
+    jvp="linear", batch=batching.reading("index_one"),
 )
 def _index_one(x: Any, i: Any, /, dim: Any) -> Any:
     if i.dtype.kind == "b" or i.ndim != 1 and dim:
@@ -270,19 +301,24 @@ def _index_one(x: Any, i: Any, /, dim: Any) -> Any:
     return x.take(i, axis=dim)
 
 
-@primitive("index_one_backward", node="IndexBackwardBackward0", vjp={"g": lambda g, i, dim: _index_one(g, i, dim)})
+@primitive(
+    "index_one_backward", node="IndexBackwardBackward0", vjp={"g": lambda g, i, dim: _index_one(g, i, dim)},
+    jvp="linear", batch=batching.index_one_backward,
+)
 def _index_one_backward(g: Any, i: Any, /, shape: Any, dim: Any) -> Any:
     if not dim and i.ndim == 1 and i.size and i.dtype.kind == "i" and i.min() >= 0:
         return sum_rows(i, g, shape[0])
     return scatter_key(g, shape, _one_key(i, dim))
 
 
-@primitive("index", vjp={"x": lambda g, x_shape, key: _index_backward(g, x_shape, key)})
+@primitive("index", vjp={"x": lambda g, x_shape, key: _index_backward(g, x_shape, key)}, jvp="linear", batch=batching.index)
 def _index(x: Any, /, key: Any) -> Any:
     return np.asarray(x[key])
 
 
-@primitive("index_backward", node="IndexBackwardBackward0", vjp={"g": lambda g, key: _index(g, key)})
+@primitive(
+    "index_backward", node="IndexBackwardBackward0", vjp={"g": lambda g, key: _index(g, key)}, jvp="linear", batch=batching.index_backward
+)
 def _index_backward(g: Any, /, shape: Any, key: Any) -> Any:
     return scatter_key(g, shape, key)
 
@@ -339,9 +375,13 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     cls = key.__class__
     if value.__class__ is float and -6e4 < value < 6e4 and (cls is int or cls is slice and key.step is None) and not self._rg and self._fw is None:
         a = self._a
-        if a.ndim and a.dtype.kind == "f" and (cls is slice or -a.shape[0] <= key < a.shape[0]):
-            ip.check_writable(self, through_view=True)
+        if a.__class__ is ndarray and a.ndim and a.dtype.kind == "f" and (cls is slice or -a.shape[0] <= key < a.shape[0]):
+            ip.check_history(self, through_view=True)
+            if 0 in a.strides:
+                ip.check_memory(a[key] if cls is slice else a[key : key + 1 or None])
             if not is_private_layout(self):
+                if not a.flags.writeable:
+                    self._a = ip.writable(a)
                 self._a[key] = value
                 note_change(self)
                 return
@@ -352,7 +392,12 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
             )
         value = wrap(np.array(number(value, self._a.dtype), self._a.dtype))
     basic, last, tensors = parse(self._viewable(), key)
-    ip.check_writable(self, through_view=tensors is None)
+    m = mode()
+    if m.__class__ is Modes and m.batch and innermost((self, value, *(tensors or ()))) is not None:
+        return set_batched(self, basic, last, tensors, value)
+    whole = tensors is not None or key is ... or key.__class__ is slice and key == slice(None)
+    if self._view_kind is None or whole:  # otherwise the view that is written is asked
+        ip.check_history(self, not whole, value._rg)
     if tensors is not None:
         x = self if plain(basic) else _STEPS[last if last != "alias" else "slice"](self, (*basic, ...))
         if x is not self and x._view_kind == "no_grad" and self._view_kind is None:
@@ -364,7 +409,10 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
             index_put_(x, tensors, drop_ones(value, x, tensors))
         return
     if not recording(self, value) and self._fw is None and value._fw is None:
+        if not self._a.flags.writeable:
+            self._a = ip.writable(self._a)
         window = self._a[(*basic, ...)]
+        ip.check_memory(window)
         b = value._a
         if b.shape != window.shape:
             b = b.reshape(without_leading_ones(b.shape, window.ndim))
@@ -377,6 +425,26 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         value = value.reshape(without_leading_ones(value._a.shape, v._a.ndim))
     _check_fits(value._a.shape, v._a.shape)
     v.copy_(value)
+
+
+def set_batched(self: Tensor, basic: Key, last: str, tensors: list[Tensor | None] | None, value: Tensor) -> None:
+    """``self[key] = value`` inside vmap, where anything of it is batched."""
+    if tensors is None:
+        v = _STEPS[last](self, (*basic, ...))
+        if value._a.ndim > v._a.ndim:
+            value = value.reshape(without_leading_ones(value._a.shape, v._a.ndim))
+        _check_fits(value._a.shape, v._a.shape)
+        v.copy_(value)
+    else:
+        x = self if plain(basic) else _STEPS[last if last != "alias" else "slice"](self, (*basic, ...))
+        given = [t for t in tensors if t is not None]
+        mask = given[0]
+        if len(given) == 1 and mask._a.dtype.kind == "b" and value._a.size == 1:  # a write that every example can make
+            at = next(d for d, t in enumerate(tensors) if t is not None)
+            x.masked_fill_(mask.reshape(*mask._a.shape, *(1,) * (x._a.ndim - at - mask._a.ndim)), value.reshape(()))
+        else:
+            index_put_(*numbers_together(x, tensors), drop_ones(value, x, tensors))
+    refresh(self)
 
 
 def value_type(value: Any) -> str:
@@ -436,6 +504,8 @@ def _put_rule(g: Tensor, key: Key, accumulate: bool) -> Tensor:
         "x": lambda g, key, accumulate: _put_rule(g, key, accumulate),
         "values": lambda g, values_shape, key: reduce_to(_index(g, key), values_shape),
     },
+    jvp="linear",
+    batch=batching.index_put,
 )
 def _index_put(x: Any, values: Any, /, key: Any, accumulate: Any) -> Any:
     out = np.array(x, order="C", copy=True)
@@ -454,7 +524,7 @@ def put_at(out: np.ndarray, key: Key, values: np.ndarray, accumulate: bool) -> N
         out[...] = work
 
 
-@primitive("index_erase", node="IndexPutBackward0", vjp={"g": lambda g, key: _erase_at(g, key)})
+@primitive("index_erase", node="IndexPutBackward0", vjp={"g": lambda g, key: _erase_at(g, key)}, jvp="linear", batch=batching.index_erase)
 def _erase_at(g: Any, /, key: Any) -> Any:
     out = g.copy()
     out[key] = 0
@@ -471,7 +541,7 @@ def _put_arguments(x: Tensor, indices: Any, values: Tensor) -> tuple[Key, Tensor
             f"{SCALAR_NAMES[values.dtype]} for the source.",
         )
     try:
-        shape = np.broadcast_to(np.int8(0), x._a.shape)[key].shape
+        shape = np.broadcast_to(np.int8(0), x._a.shape)[stand_ins(key)].shape
     except IndexError as e:
         raise index_error(e, (key,)) from None
     try:
@@ -487,18 +557,30 @@ def _put_arguments(x: Tensor, indices: Any, values: Tensor) -> tuple[Key, Tensor
     return key, values
 
 
+def stand_ins(key: Key) -> Key:
+    """A key that gives the same shape, with zeros for batched indices."""
+    if not any([isinstance(k, Tensor) for k in key]):
+        return key
+    if any([isinstance(k, Tensor) and k._a.dtype.kind == "b" for k in key]):
+        raise batching.refused_mask()
+    return tuple([np.zeros(k._a.shape, LONG) if isinstance(k, Tensor) else k for k in key])
+
+
 @public
 def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with ``values`` at the index tensors (added there with ``accumulate``)."""
     key, values = _put_arguments(input, indices, values)
-    return _index_put(input, values, key, accumulate)
+    return _checked(_index_put, input, values, key, accumulate)
 
 
 @public
 def index_put_(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
     """``index_put`` in place."""
+    m = mode()
+    if m.__class__ is Modes and m.batch and innermost((input, values, *indices)) is not None:
+        return write(input, index_put(input, indices, values, accumulate), "index_put_")
     key, values = _put_arguments(input, indices, values)
-    ip.check_writable(input)
+    ip.check_writable(input, needs=values._rg)
     was = ip.before(input)
     put_at(input._viewable(), key, values._a, accumulate)
     return rewrite(_index_put, input, was, (values,), (key, accumulate))
@@ -511,7 +593,7 @@ def _rows(name: str, x: Tensor, dim: Any, i: Tensor) -> tuple[int, np.ndarray]:
         raise error(RuntimeError, f"{name}(): Expected dtype int32 or int64 for index")
     if i._a.ndim > 1:
         raise error(IndexError, f"{name}(): Index is supposed to be a vector")
-    return wrap_dim(dim, x._a.ndim), i._a.reshape(-1)
+    return wrap_dim(dim, x._a.ndim), i._everything().reshape(-1)
 
 
 def _in_range(i: np.ndarray, n: int, make: Any) -> None:
@@ -523,7 +605,10 @@ def out_of_bounds(cls: Any, dim: int, n: int, prefix: str = "") -> Any:
     return lambda bad: error(cls, f"{prefix}index {bad} is out of bounds for dimension {dim} with size {n}")
 
 
-@primitive("index_select", vjp={"x": lambda g, x_shape, i, dim: _index_one_backward(g, i, x_shape, dim)})
+@primitive(
+    "index_select", vjp={"x": lambda g, x_shape, i, dim: _index_one_backward(g, i, x_shape, dim)},
+    jvp="linear", batch=batching.reading("index_select"),
+)
 def _index_select(x: Any, i: Any, /, dim: Any) -> Any:
     return x.take(i, axis=dim)
 
@@ -544,8 +629,10 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     "index_add",
     vjp={
         "x": lambda g: g,
-        "source": lambda g, source_shape, i, dim, alpha: scaled(_index_select(g, i, dim), alpha).reshape(source_shape),
+        "source": lambda g, source_shape, i, dim, alpha: reduce_to(scaled(_index_select(g, i, dim), alpha), source_shape),
     },
+    jvp="linear",
+    batch=batching.index_add,
 )
 def _index_add(x: Any, source: Any, i: Any, /, dim: Any, alpha: Any) -> Any:
     out = np.array(x, order="C", copy=True)
@@ -558,17 +645,17 @@ def scaled(g: Tensor, alpha: Any) -> Tensor:
     return g if alpha == 1 else g * alpha
 
 
-def _source_fits(name: str, x: Tensor, dim: int, i: np.ndarray, source: Tensor) -> None:
+def _source_fits(name: str, x: Tensor, dim: int, i: Tensor, source: Tensor) -> None:
     if source._a.dtype != x._a.dtype:
         raise error(
             RuntimeError,
             f"{name}(): self ({SCALAR_NAMES[x.dtype]}) and source ({SCALAR_NAMES[source.dtype]}) must have the same scalar type",
         )
     n = source._a.shape[dim] if source._a.ndim else 1
-    if i.size != n:
+    if i._a.size != n:
         raise error(
             IndexError if name.startswith("index_copy") else RuntimeError,
-            f"{name}(): Number of indices ({i.size}) should be equal to source.size(dim): ({n}), for dim: {dim}",
+            f"{name}(): Number of indices ({i._a.size}) should be equal to source.size(dim): ({n}), for dim: {dim}",
         )
     a, b = list(x._a.shape), list(source._a.shape)
     if len(a) == len(b) and a:
@@ -585,7 +672,7 @@ def _source_fits(name: str, x: Tensor, dim: int, i: np.ndarray, source: Tensor) 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """A copy with ``alpha`` times the slices of ``source`` added at the entries ``index`` of a dimension."""
     d, i = _rows("index_add", input, dim, index)
-    _source_fits("index_add_", input, d, i, source)
+    _source_fits("index_add_", input, d, index, source)
     n = input._a.shape[d] if input._a.ndim else 1
     _in_range(i, n, out_of_bounds(RuntimeError, d, n))
     return _index_add(input, source, index if index._a.ndim else index.reshape(1), d, alpha)
@@ -595,8 +682,10 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     "index_copy",
     vjp={
         "x": lambda g, i, dim: index_fill(g, dim, i, 0),
-        "source": lambda g, source_shape, i, dim: _index_select(g, i, dim).reshape(source_shape),
+        "source": lambda g, source_shape, i, dim: reduce_to(_index_select(g, i, dim), source_shape),
     },
+    jvp="linear",
+    batch=batching.index_copy,
 )
 def _index_copy(x: Any, source: Any, i: Any, /, dim: Any) -> Any:
     out = x.copy()
@@ -608,7 +697,7 @@ def _index_copy(x: Any, source: Any, i: Any, /, dim: Any) -> Any:
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy with the slices of ``source`` at the entries ``index`` of a dimension."""
     d, i = _rows("index_copy_", input, dim, index)
-    _source_fits("index_copy_", input, d, i, source)
+    _source_fits("index_copy_", input, d, index, source)
     n = input._a.shape[d] if input._a.ndim else 1
     _in_range(i, n, out_of_bounds(IndexError, d, n, "index_copy_(): "))
     return _index_copy(input, source, index if index._a.ndim else index.reshape(1), d)
@@ -616,7 +705,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 _INDEX_FILL_RULES = {
     "x": lambda g, i, dim: index_fill(g, dim, i, 0),
-    "value": lambda g, i, dim: _index_select(g, i, dim).sum(),
+    "value": lambda g, value_shape, i, dim: reduce_to(_index_select(g, i, dim), value_shape),
 }
 
 
@@ -626,8 +715,10 @@ def _index_fill(x: Any, value: Any, i: Any, /, dim: Any) -> Any:
     return out
 
 
-_index_fill_number = primitive("index_fill", vjp=_INDEX_FILL_RULES)(_index_fill)
-_index_fill_tensor = primitive("index_fill_tensor", node="IndexFillBackward1", vjp=_INDEX_FILL_RULES)(_index_fill)
+_index_fill_number = primitive("index_fill", vjp=_INDEX_FILL_RULES, jvp="linear", batch=batching.index_fill("index_fill"))(_index_fill)
+_index_fill_tensor = primitive(
+    "index_fill_tensor", node="IndexFillBackward1", vjp=_INDEX_FILL_RULES, jvp="linear", batch=batching.index_fill("index_fill_tensor")
+)(_index_fill)
 
 
 def _as_value(name: str, x: Tensor, value: Any) -> Tensor:
@@ -678,7 +769,7 @@ def _check_gather(name: str, x: Tensor, dim: int, i: Tensor, src: Tensor | None 
                 f"Size does not match at dimension {next(k for k in range(len(xs)) if k != d and n_i[k] > xs[k])} expected index "
                 f"{list(i._a.shape)} to be no larger than self {list(x._a.shape)} apart from dimension {d}",
             )
-    _in_range(i._a, xs[d], out_of_bounds(RuntimeError, d, xs[d]))
+    _in_range(i._everything(), xs[d], out_of_bounds(RuntimeError, d, xs[d]))
     return d
 
 
@@ -705,14 +796,19 @@ def _corner(shape: tuple[int, ...]) -> Key:
     return tuple([slice(0, n) for n in shape])
 
 
-@primitive("gather", vjp={"x": lambda g, x_shape, i, dim: _gather_backward(g, i, x_shape, dim)})
+@primitive("gather", vjp={"x": lambda g, x_shape, i, dim: _gather_backward(g, i, x_shape, dim)}, jvp="linear", batch=batching.gather)
 def _gather(x: Any, i: Any, /, dim: Any) -> Any:
+    if not i.ndim:
+        return x.reshape(-1)[i]
     if not x.ndim or not i.size:
         return np.broadcast_to(x.reshape(-1)[:1].reshape((1,) * i.ndim), i.shape).copy() if i.size else np.empty(i.shape, x.dtype)
     return x[grid(i, dim)]
 
 
-@primitive("gather_backward", node="GatherBackwardBackward0", vjp={"g": lambda g, i, dim: _gather(g, i, dim)})
+@primitive(
+    "gather_backward", node="GatherBackwardBackward0", vjp={"g": lambda g, i, dim: _gather(g, i, dim)},
+    jvp="linear", batch=batching.gather_backward,
+)
 def _gather_backward(g: Any, i: Any, /, shape: Any, dim: Any) -> Any:
     out = np.zeros(shape, g.dtype)
     if i.size:
@@ -745,6 +841,8 @@ def _scatter_src(g: Tensor, i: Tensor, dim: int, shape: tuple[int, ...]) -> Tens
         "x": lambda g, i, dim: _scatter_value(g, i, dim, 0),
         "src": lambda g, src_shape, i, dim: _scatter_src(g, i, dim, src_shape),
     },
+    jvp="linear",
+    batch=batching.scatter,
 )
 def _scatter(x: Any, src: Any, i: Any, /, dim: Any) -> Any:
     out = np.array(x, order="C", copy=True)
@@ -753,7 +851,10 @@ def _scatter(x: Any, src: Any, i: Any, /, dim: Any) -> Any:
     return out
 
 
-@primitive("scatter_value", node="ScatterBackward1", vjp={"x": lambda g, i, dim: _scatter_value(g, i, dim, 0)})
+@primitive(
+    "scatter_value", node="ScatterBackward1", vjp={"x": lambda g, i, dim: _scatter_value(g, i, dim, 0)},
+    jvp=lambda x_t, i, dim: _scatter_value(x_t, i, dim, 0), batch=batching.scatter_value,
+)
 def _scatter_value(x: Any, i: Any, /, dim: Any, value: Any) -> Any:
     out = np.array(x, order="C", copy=True)
     if i.size:
@@ -764,6 +865,8 @@ def _scatter_value(x: Any, i: Any, /, dim: Any, value: Any) -> Any:
 @primitive(
     "scatter_add",
     vjp={"x": lambda g: g, "src": lambda g, src_shape, i, dim: _scatter_src(g, i, dim, src_shape)},
+    jvp="linear",
+    batch=batching.scatter_add,
 )
 def _scatter_add(x: Any, src: Any, i: Any, /, dim: Any) -> Any:
     out = np.array(x, order="C", copy=True)
@@ -876,15 +979,19 @@ def _reduce_into(x: Any, src: Any, i: Any, /, dim: Any, reduce: Any, include: An
     return out
 
 
-_scatter_reduce = primitive("scatter_reduce", vjp=_scatter_reduce_rule)(_reduce_into)
-_index_reduce = primitive("index_reduce", vjp=_scatter_reduce_rule)(_reduce_into)
+_scatter_reduce, _index_reduce = [
+    primitive(name, vjp=_scatter_reduce_rule, batch=batching.scatter_reduce(name))(_reduce_into) for name in ("scatter_reduce", "index_reduce")
+]
 
 
 def reducing_in_place(fn: Any) -> None:
     """``fn_``: the rules of reductions need the values from before the change, so these are copied."""
 
     def changed(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        ip.check_writable(self)
+        m = mode()
+        if m.__class__ is Modes and m.batch and innermost((self, *args, *kwargs.values())) is not None:
+            return write(self, fn(self.clone(), *args, **kwargs), name)
+        ip.check_writable(self, needs=ip.wanting((*args, *kwargs.values())))
         was = ip.before(self)
         was._a, was._vc = was._a.copy(), None
         return become(self, fn(was, *args, **kwargs))
@@ -923,12 +1030,13 @@ def index_reduce(
         name = {"mean": "div_floor_cpu", "amax": "maximum_cpu", "amin": "minimum_cpu"}[reduce]
         takes(name, input, "ihfc" if reduce == "mean" else "bihf")
     d, i = _rows("index_reduce", input, dim, index)
-    _source_fits("index_reduce", input, d, i, source)
+    _source_fits("index_reduce", input, d, index, source)
     n = input._a.shape[d]
     _in_range(i, n, out_of_bounds(IndexError, d, n))
     shape = [1] * input._a.ndim
     shape[d] = -1
-    full = wrap(np.broadcast_to(i.reshape(shape), source._a.shape).copy())
+    full = index.reshape(shape).expand(source._a.shape)
+    full = full if batching.is_guard(full) else wrap(full._a.copy())
     return _index_reduce(input, source, full, d, reduce, include_self)
 
 
@@ -938,7 +1046,7 @@ reducing_in_place(index_reduce)
 # ---- masks -----------------------------------------------------------------------------------------------------------------------------
 _MASKED_FILL_RULES = {
     "x": lambda g, x_shape, mask: reduce_to(_masked_fill(g, _zero(g), mask), x_shape),
-    "value": lambda g, mask: _masked_sum(g, mask),
+    "value": lambda g, mask, value_shape: reduce_to(where(mask, g, _zero(g)), value_shape),
 }
 
 
@@ -952,8 +1060,10 @@ def _fill_where(x: Any, value: Any, mask: Any, /) -> Any:
     return out
 
 
-_masked_fill = primitive("masked_fill", vjp=_MASKED_FILL_RULES)(_fill_where)
-_masked_fill_tensor = primitive("masked_fill_tensor", node="MaskedFillBackward1", vjp=_MASKED_FILL_RULES)(_fill_where)
+_masked_fill, _masked_fill_tensor = [
+    primitive(name, node=f"MaskedFillBackward{n}", vjp=_MASKED_FILL_RULES, jvp="linear", batch=batching.masked_fill(name))(_fill_where)
+    for n, name in enumerate(("masked_fill", "masked_fill_tensor"))
+]
 
 
 def _fill_op(value: Any) -> Any:
@@ -962,10 +1072,6 @@ def _fill_op(value: Any) -> Any:
 
 def _zero(g: Tensor) -> Tensor:
     return wrap(np.zeros((), g._a.dtype))
-
-
-def _masked_sum(g: Tensor, mask: Tensor) -> Tensor:
-    return where(mask, g, _zero(g)).sum()
 
 
 def _check_mask(name: str, x: Tensor, mask: Tensor) -> None:
@@ -998,20 +1104,32 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 @public
 def masked_fill_(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """``masked_fill`` in place."""
+    m = mode()
+    if m.__class__ is Modes and m.batch and innermost((input, mask, value)) is not None:
+        return write(input, masked_fill(input, mask, value))
     _check_mask("masked_fill_", input, mask)
-    if _broadcasts(input, mask) != input._a.shape:
-        raise error(
-            RuntimeError,
-            f"output with shape {list(input._a.shape)} doesn't match the broadcast shape {list(_broadcasts(input, mask))}",
-        )
+    both = _broadcasts(mask, input)
+    if both != input._a.shape:
+        raise error(RuntimeError, f"output with shape {list(input._a.shape)} doesn't match the broadcast shape {list(both)}")
     v = _as_value("masked_fill_", input, value)
-    ip.check_writable(input)
+    ip.check_history(input, needs=v._rg)
+    a = input._a
+    if a.size > 1 and 0 in a.strides:
+        warnings.warn(
+            "Use of masked_fill_ on expanded tensors is deprecated. Please clone() the tensor before performing this operation. This "
+            "also applies to advanced indexing e.g. tensor[mask] = scalar",
+            UserWarning,
+            stacklevel=2,
+        )
     was = ip.before(input)
-    np.copyto(input._a, v._a, where=mask._a)
+    np.copyto(a if a.flags.writeable else ip.writable(a), v._a, where=mask._a)
     return rewrite(_fill_op(value), input, was, (v, mask), ())
 
 
-@primitive("masked_select", vjp={"x": lambda g, x_shape, mask: _index_one_backward(g, mask, x_shape, 0)})
+@primitive(
+    "masked_select", vjp={"x": lambda g, x_shape, mask: _index_one_backward(g, mask, x_shape, 0)},
+    jvp="linear", batch=batching.masked_select,
+)
 def _masked_select(x: Any, mask: Any, /) -> Any:
     return x[mask]
 
@@ -1023,7 +1141,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
         raise error(RuntimeError, "masked_select: expected BoolTensor for mask")
     shape = _broadcasts(input, mask)
     x = input if input._a.shape == shape else input.expand(shape)
-    m = mask if mask._a.shape == shape else wrap(np.broadcast_to(mask._a, shape))
+    m = mask if mask._a.shape == shape else mask.expand(shape)
     return _masked_select(x, m)
 
 
@@ -1041,6 +1159,8 @@ def _unselect(g: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
         "x": lambda g, mask: _masked_fill(g, _zero(g), mask),
         "source": lambda g, mask, source_shape: _unselect(g, mask, source_shape),
     },
+    jvp="linear",
+    batch=batching.masked_scatter,
 )
 def _masked_scatter(x: Any, source: Any, mask: Any, /) -> Any:
     out = x.copy()
@@ -1058,8 +1178,8 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
                     f"and {SCALAR_NAMES[source.dtype]}")
     shape = _broadcasts(input, mask)
     x = input if input._a.shape == shape else input.expand(shape)
-    m = mask if mask._a.shape == shape else wrap(np.broadcast_to(mask._a, shape))
-    if source._a.size < np.count_nonzero(m._a):
+    m = mask if mask._a.shape == shape else mask.expand(shape)
+    if source._a.size < np.count_nonzero(m._everything().reshape(-1, max(m._a.size, 1)), 1).max(initial=0):
         raise error(RuntimeError, "Number of elements of source < number of ones in mask")
     return _masked_scatter(x, source, m)
 
@@ -1074,7 +1194,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tenso
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)
     if isinstance(condition, Tensor) and condition._a.dtype == np.uint8:
-        condition = wrap(condition._a.astype(bool))
+        condition = condition.bool()
     if not isinstance(condition, Tensor):
         raise error(TypeError, f"where(): argument 'condition' (position 1) must be Tensor, not {type(condition).__name__}")
     if condition._a.dtype.kind != "b":
@@ -1100,6 +1220,8 @@ Tensor.where = _tensor_where
 def nonzero(input: Tensor, *, as_tuple: bool = False, out: Tensor | None = None) -> Any:
     """The indices of the elements that are not zero: (n, dimensions), or a vector for each dimension."""
     a = input._a
+    if batching.is_guard(input):
+        raise batching.refused_shape("aten::nonzero")
     if as_tuple:
         return tuple([wrap(i) for i in np.atleast_1d(a).nonzero()])
     r = wrap(np.stack(a.nonzero(), 1) if a.ndim else np.empty((int(bool(a)), 0), LONG))
@@ -1119,18 +1241,20 @@ def argwhere(input: Tensor) -> Tensor:
 def _check_flat(x: Tensor, i: Tensor) -> None:
     if i._a.dtype != LONG:
         raise error(RuntimeError, f"take(): Expected a long tensor for index, but got {SCALAR_NAMES[i.dtype]}")
-    n = x._a.size
-    if i._a.size and (i._a.min() < -n or i._a.max() >= n):
-        bad = int(i._a[(i._a < -n) | (i._a >= n)].flat[0])
+    n, a = x._a.size, i._everything()
+    if a.size and (a.min() < -n or a.max() >= n):
+        bad = int(a[(a < -n) | (a >= n)].flat[0])
         raise error(IndexError, f"out of range: tried to access index {bad} on a tensor of {n} elements.")
 
 
-@primitive("take", vjp={"x": lambda g, x_shape, i: _take_backward(g, i, x_shape)})
+@primitive("take", vjp={"x": lambda g, x_shape, i: _take_backward(g, i, x_shape)}, jvp="linear", batch=batching.take)
 def _take(x: Any, i: Any, /) -> Any:
     return x.reshape(-1)[i]
 
 
-@primitive("take_backward", node="TakeBackwardBackward0", vjp={"g": lambda g, i: _take(g, i)})
+@primitive(
+    "take_backward", node="TakeBackwardBackward0", vjp={"g": lambda g, i: _take(g, i)}, jvp="linear", batch=batching.take_backward
+)
 def _take_backward(g: Any, i: Any, /, shape: Any) -> Any:
     out = np.zeros(shape, g.dtype)
     add_elements(out.reshape(-1), np.where(i < 0, i + out.size, i).reshape(-1), g.reshape(-1))
@@ -1150,6 +1274,8 @@ def take(input: Tensor, index: Tensor) -> Tensor:
         "x": lambda g, i, accumulate: g if accumulate else _put(g, wrap(np.zeros(i._a.shape, g._a.dtype)), i, False),
         "source": lambda g, source_shape, i: _take(g, i).reshape(source_shape),
     },
+    jvp="linear",
+    batch=batching.put_flat,
 )
 def _put(x: Any, source: Any, i: Any, /, accumulate: Any) -> Any:
     out = np.array(x, order="C", copy=True)
@@ -1178,36 +1304,57 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
 
 
 # ---- into a window ----------------------------------------------------------------------------------------------------------------------
-def _scatter_family(name: str, node: str, window: Any, read: Any) -> Any:
-    """A copy of x with src in a window: the operator and its erasure. ``window(array, *params)`` is the part, writable."""
+def _scatter_family(name: str, node: str, window: Any, read: Any, batched: Any) -> Any:
+    """A copy of x with src in a window: the operator and its erasure. ``window(array, *params)`` is the part, writable.
+
+    ``batched(examples, *params)``: the parameters of the window into (batch, ...).
+    """
 
     def erase_kernel(g: Any, /, params: Any) -> Any:
         out = g.copy()
         window(out, *params)[...] = 0
         return out
 
-    erase = primitive(f"{name}_erase", node=node, vjp={"g": lambda g, params: erase(g, params)})(erase_kernel)
+    erase = primitive(
+        f"{name}_erase", node=node, vjp={"g": lambda g, params: erase(g, params)}, jvp="linear",
+        batch=lambda b, g, params: erase(g, batched(g._a.shape, *params)),
+    )(erase_kernel)
 
     def kernel(x: Any, src: Any, /, params: Any) -> Any:
         out = x.copy()
         window(out, *params)[...] = src
         return out
 
-    return primitive(
+    def rule(b: Any, x: Tensor, src: Tensor, params: Any) -> Tensor:
+        x = b.full(x, b.has("x"))
+        return op(x, b.full(src, b.has("src")), batched(x._a.shape, *params))
+
+    op = primitive(
         name, node=node,
-        vjp={"x": lambda g, params: erase(g, params), "src": lambda g, params: read(g, *params)},
+        vjp={"x": lambda g, params: erase(g, params), "src": lambda g, params: read(g, *params)}, jvp="linear", batch=rule,
     )(kernel)  # fmt: skip
+    return op
+
+
+def _in_every(shape: tuple[int, ...], key: Key) -> tuple[Key]:
+    return ((EVERYTHING, *key),)
 
 
 def _by_key(a: np.ndarray, key: Key) -> np.ndarray:
     return a[key]
 
 
-_select_scatter = _scatter_family("select_scatter", "SelectScatterBackward0", _by_key, lambda g, key: _slice(g, key))
-_slice_scatter = _scatter_family("slice_scatter", "SliceScatterBackward0", _by_key, lambda g, key: _slice(g, key))
+_select_scatter = _scatter_family("select_scatter", "SelectScatterBackward0", _by_key, lambda g, key: _slice(g, key), _in_every)
+_slice_scatter = _scatter_family("slice_scatter", "SliceScatterBackward0", _by_key, lambda g, key: _slice(g, key), _in_every)
 _diagonal_scatter = _scatter_family(
-    "diagonal_scatter", "DiagonalScatterBackward0", writable_diagonal, lambda g, o, d1, d2: g.diagonal(o, d1, d2)
+    "diagonal_scatter", "DiagonalScatterBackward0", writable_diagonal, lambda g, o, d1, d2: g.diagonal(o, d1, d2),
+    lambda shape, o, d1, d2: (o, d1 + 1, d2 + 1),
 )
+
+
+def shell(t: Tensor) -> np.ndarray:
+    """An array of the tensor's shape to ask shapes of."""
+    return np.broadcast_to(np.int8(0), t._a.shape) if batching.is_guard(t) else t._a
 
 
 def _check_src(src: Tensor, shape: tuple[int, ...]) -> None:
@@ -1226,7 +1373,7 @@ def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     if not -n <= index < n:
         raise error(IndexError, f"select(): index {index} out of range for tensor of size {list(input._a.shape)} at dimension {dim}")
     key = (EVERYTHING,) * d + (index, ...)
-    _check_src(src, input._a[key].shape)
+    _check_src(src, shell(input)[key].shape)
     return _select_scatter(input, src, (key,))
 
 
@@ -1236,7 +1383,7 @@ def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = 
     s = slice(start, end, step)
     check_slice(s)
     key = (EVERYTHING,) * wrap_dim(dim, input._a.ndim) + (s,)
-    _check_src(src, input._a[key].shape)
+    _check_src(src, shell(input)[key].shape)
     return _slice_scatter(input, src, (key,))
 
 
@@ -1244,15 +1391,18 @@ def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = 
 def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A copy with ``src`` as a diagonal."""
     d1, d2 = diagonal_dims(input, dim1, dim2)
-    _check_src(src, input._a.diagonal(offset, d1, d2).shape)
+    _check_src(src, shell(input).diagonal(offset, d1, d2).shape)
     return _diagonal_scatter(input, src, (offset, d1, d2))
 
 
 @public
 def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """A copy with ``src`` as the window that ``as_strided`` gives."""
-    base = input if input._a.flags.c_contiguous and not input.storage_offset() else input.contiguous()
-    geometry = as_strided_geometry("as_strided_scatter", base, size, stride, storage_offset)
+    if batching.is_guard(input):
+        base, layout = input, wrap(np.empty(input._a.shape, input._a.dtype))
+    else:
+        base = layout = input if input._a.flags.c_contiguous and not input.storage_offset() else input.contiguous()
+    geometry = as_strided_geometry("as_strided_scatter", layout, size, stride, storage_offset)
     _check_src(src, geometry[0])
     return _strided_scatter(base, src, geometry)
 
@@ -1264,8 +1414,14 @@ def _strided_window(a: np.ndarray, size: Any, stride: Any, offset: Any, source: 
     return restride(a, size, tuple([s * k for s in stride]), (offset - source[2]) * k)
 
 
+def _strided_in_every(shape: tuple[int, ...], size: Any, stride: Any, offset: Any, source: Any) -> tuple[Any, ...]:
+    n = math.prod(shape[1:])  # each example is a storage of its own, in C order
+    return (shape[0], *size), (n, *stride), offset, (shape, (n, *source[1]), source[2])
+
+
 _strided_scatter = _scatter_family(
-    "as_strided_scatter", "AsStridedScatterBackward0", _strided_window, lambda g, *geometry: _as_strided_copy(g, *geometry)
+    "as_strided_scatter", "AsStridedScatterBackward0", _strided_window, lambda g, *geometry: _as_strided_copy(g, *geometry),
+    _strided_in_every,
 )
 
 
@@ -1275,6 +1431,8 @@ _strided_scatter = _scatter_family(
     vjp={
         "weight": lambda g, weight_shape, i, padding, by_frequency: _embedding_backward(g, i, weight_shape[0], padding, by_frequency)
     },
+    jvp="linear",
+    batch=batching.embedding,
 )
 def _embedding(weight: Any, i: Any, /, padding: Any, by_frequency: Any) -> Any:
     return weight.take(i, axis=0)
@@ -1295,6 +1453,8 @@ def _embedding_scale(i: np.ndarray, padding: int, by_frequency: bool, dt: Any) -
     "embedding_backward",
     node="EmbeddingDenseBackward0",
     vjp={"g": lambda g, i, padding, by_frequency: _embedding_double(g, i, padding, by_frequency)},
+    jvp="linear",
+    batch=batching.embedding_backward,
 )
 def _embedding_backward(g: Any, i: Any, /, n: Any, padding: Any, by_frequency: Any) -> Any:
     scale = _embedding_scale(i, padding, by_frequency, g.dtype)
@@ -1338,16 +1498,21 @@ def embedding(
             raise error(AssertionError, "Padding_idx must be within num_embeddings")
         padding_idx += n if padding_idx < 0 else 0
     _in_range(
-        input._a, n, lambda bad: error(IndexError, "index out of range in self", hint=f"The index is {bad}; there are {n} rows.")
+        input._everything(), n, lambda bad: error(IndexError, "index out of range in self", hint=f"The index is {bad}; there are {n} rows.")
     )
     if max_norm is not None:
-        renormalise(weight, input._a, max_norm, norm_type)
+        renormalise(weight, input, max_norm, norm_type)
     return _embedding(weight, input, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
 
 
-def renormalise(weight: Tensor, i: np.ndarray, max_norm: float, norm_type: float) -> None:
+def renormalise(weight: Tensor, i: Tensor, max_norm: float, norm_type: float) -> None:
     """Shorten the rows ``i`` to a norm, in place."""
-    rows = np.unique(i)
+    if weight.__class__ is Batched:
+        each = at(i, weight._level)
+        for k in range(weight._level.size):
+            renormalise(weight._value.select(0, k), each.select(0, k), max_norm, norm_type)
+        return
+    rows = np.unique(i._everything())
     values = weight._a[rows]
     norms = np.linalg.norm(values.astype(np.float64), norm_type, axis=1)
     long = norms > max_norm
@@ -1359,13 +1524,15 @@ def renormalise(weight: Tensor, i: np.ndarray, max_norm: float, norm_type: float
 @public(module="nn.functional")
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Each class index as a vector of zeros with a one: (...) -> (..., classes)."""
-    a = tensor._a
-    if a.dtype != LONG:
+    if tensor._a.dtype != LONG:
         raise error(RuntimeError, "one_hot is only applicable to index tensor of type LongTensor.")
+    a = tensor._everything()
+    if a is not tensor._a and num_classes <= 0:
+        raise error(RuntimeError, "When vmap-ing torch.nn.functional.one_hot, please provide an explicit positive num_classes argument.")
     if not a.size:
         if num_classes <= 0:
             raise error(RuntimeError, "Can not infer total number of classes from empty tensor.")
-        return wrap(np.zeros((*a.shape, num_classes), LONG))
+        return _one_hot(tensor, num_classes)
     if a.min() < 0:
         raise error(RuntimeError, "Class values must be non-negative.")
     top = int(a.max())
@@ -1375,6 +1542,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise error(RuntimeError, "num_classes should be positive")
     elif top >= num_classes:
         raise error(RuntimeError, "Class values must be smaller than num_classes.")
-    return wrap((a[..., None] == np.arange(num_classes)).astype(LONG))
+    return _one_hot(tensor, num_classes)
 
 
+@primitive("one_hot", batch={})
+def _one_hot(i: Any, /, n: Any) -> Any:
+    return (i[..., None] == np.arange(n)).astype(LONG)

@@ -134,7 +134,7 @@ def _dot(a: Any, b: Any, /) -> Any:
 @primitive("vdot", node="VdotBackward0", jvp="each", batch=lambda info, a, b: _dot_batch(info, conj(a), b),
            vjp={"a": lambda g, b: conj(g) * b, "b": lambda g, a: g * a})  # fmt: skip
 def _vdot(a: Any, b: Any, /) -> Any:
-    return np.vdot(a, b)
+    return np.vdot(a, b) if a.dtype.kind == "c" else _dot.kernel(a, b)
 
 
 @primitive("outer", node="MulBackward0", jvp="each", batch=lambda info, a, b: a.unsqueeze(-1) * b.unsqueeze(-2),
@@ -361,7 +361,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """``dot`` with the first vector conjugated."""
     _check_vectors(input, other, "vdot")
-    return _vdot(input, other) if input._a.dtype.kind == "c" else _dot(input, other)
+    return _vdot(input, other)
 
 
 def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -556,17 +556,10 @@ def _linear_jvp(x: Tensor, x_t: Any, w: Tensor, w_t: Any, b_t: Any = None) -> Te
 
 
 def _linear_batch(info: Any, x: Tensor, w: Tensor, b: Any) -> Tensor:
-    if not info.has("w") and not (b is not None and info.has("b")):
+    own = info.has("w") or b is not None and info.has("b")
+    if not own:
         return linear(x, w, b)
-    if info.has("w"):
-        w = _transposed(w)
-        y = _bmm(x if info.has("x") else info.full(x), w.reshape(info.size, *(1,) * (x._a.ndim - info.has("x") - 2), *w._a.shape[1:]))
-    else:
-        y = linear(x, w)
-    if b is None:
-        return y
-    ndim = max(y._a.ndim, x._a.ndim + (not info.has("x")))
-    return y + (b.reshape(info.size, *(1,) * (ndim - 2), b._a.shape[1]) if info.has("b") else b)
+    return linear_each(*[None if t is None else info.full(t, info.has(name)) for name, t in (("x", x), ("w", w), ("b", b))])
 
 
 @primitive(
@@ -583,6 +576,59 @@ def _linear_bias(x: Any, w: Any, b: Any, /) -> Any:
 )  # fmt: skip
 def _linear_plain(x: Any, w: Any, /) -> Any:
     return linear_kernel(x, w)
+
+
+# Inside vmap, a weight for each example. Where gradients for each example are asked for it is one weight expanded over
+# the batch, which takes one product forward.
+def of_all(a: Any) -> bool:
+    """Whether the examples of an array are one, expanded."""
+    return a is None or a.shape[0] > 0 and a.strides[0] == 0
+
+
+def _rows(t: Tensor) -> Tensor:
+    """(B, *, n) -> (B, rows, n)."""
+    return t if t._a.ndim == 3 else t.reshape(t._a.shape[0], prod(t._a.shape[1:-1]), t._a.shape[-1])
+
+
+def _each_rows_sum(g: Tensor) -> Tensor:
+    g = _rows(g)
+    return g.sum(1) if g._a.shape[1] != 1 else g.reshape(g._a.shape[0], g._a.shape[2])
+
+
+def _each_jvp(x: Tensor, x_t: Any, w: Tensor, w_t: Any, b_t: Any) -> Tensor | None:
+    parts = [linear_each(p, q, None) for p, q in ((x_t, w), (x, w_t)) if p is not None and q is not None]
+    if b_t is not None:
+        parts.append(b_t.reshape(b_t._a.shape[0], *(1,) * (x._a.ndim - 2), b_t._a.shape[1]))
+    return sum(parts[1:], parts[0]) if parts else None
+
+
+def folded(info: Any, op: Any, *operands: Any) -> Any:
+    """A batching rule for operators on examples: (B', B, *) becomes one batch. ``operands``: (name, tensor or None)."""
+    full = [None if t is None else info.full(t, info.has(name)) for name, t in operands]
+    n = next(t._a.shape[1] for t in full if t is not None)
+    out = op(*[None if t is None else t.reshape(info.size * n, *t._a.shape[2:]) for t in full])
+    if out.__class__ is tuple:
+        return tuple([t.reshape(info.size, n, *t._a.shape[1:]) for t in out])
+    return out.reshape(info.size, n, *out._a.shape[1:])
+
+
+@primitive(
+    "linear_each", node="BaddbmmBackward0", jvp=_each_jvp,
+    vjp={
+        "x": lambda g, w, x_shape: multiply(_rows(g), conj(w)).reshape(x_shape),
+        "w": lambda g, x: multiply(_transposed(_rows(g)), conj(_rows(x))),
+        "b": lambda g: _each_rows_sum(g),
+    },
+    batch=lambda info, x, w, b: folded(info, linear_each, ("x", x), ("w", w), ("b", b)),
+)  # fmt: skip
+def linear_each(x: Any, w: Any, b: Any, /) -> Any:
+    """(B, *, in), (B, out, in), (B, out) -> (B, *, out)."""
+    if of_all(w) and of_all(b):
+        return linear_kernel(x, w[0], None if b is None else b[0])
+    y = product(x.reshape(x.shape[0], prod(x.shape[1:-1]), x.shape[-1]), w.swapaxes(1, 2))
+    if b is not None:
+        y += b[:, None]
+    return y.reshape(*x.shape[:-1], w.shape[1])
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import at, batched, innermost, is_batched, without
 from ..autograd.inplace import changed
 from ..autograd.primitive import primitive
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
+from ..core.modes import Modes, mode, reset_mode, set_mode
+from ..core.modes import full as full_modes
 from ..core.size import Size
 from ..core.tensor import Tensor, wrap
 from ..kernels import norm as kernels
+from .conv import as_batch, as_groups, from_groups
+from .matmul import folded, of_all
 from .public import publish, write_out
 
 
@@ -59,7 +64,19 @@ def _batch_grads(g: Any, x: Any, w: Any, b_shape: Any, m: Any, v: Any, eps: Any,
     return wrapped((dx, like(dw, w), like(db, w)), needs)
 
 
-@primitive("native_batch_norm", vjp=_batch_grads, aux=("m", "v"), composite=_batch_composite)
+def _batch_batch(info: Any, x: Any, w: Any, b: Any, mean: Any, var: Any, momentum: Any, eps: Any) -> Tensor:
+    if not info.has("x"):
+        return _own_affine(info, _batch_norm(x, None, None, mean, var, momentum, eps), w, b)
+    out = _batch_norm(*_as_channels(info, ("x", x), ("w", w), ("b", b)), mean, var, momentum, eps)
+    return from_groups(out, info.size)
+
+
+def _as_channels(info: Any, x: tuple[str, Any], *vectors: tuple[str, Any]) -> list[Any]:
+    """The examples as further channels: (B, N, C, ...) -> (N, B C, ...), and their vectors (B, C) -> (B C,)."""
+    return [as_groups(full(info, *x)), *[None if t is None else full(info, name, t).reshape(-1) for name, t in vectors]]
+
+
+@primitive("native_batch_norm", vjp=_batch_grads, aux=("m", "v"), composite=_batch_composite, batch=_batch_batch)
 def _batch_norm(x: Any, w: Any, b: Any, /, mean: Any, var: Any, momentum: Any, eps: Any) -> Any:
     """With the batch's statistics; ``mean`` and ``var``, arrays or None, move towards them."""
     out, m, v = kernels.batch_norm(x, w, b, eps)
@@ -83,7 +100,15 @@ def _fixed_grads(g: Any, x: Any, w: Any, mean: Any, var: Any, eps: Any, needs: A
     return wrapped((dx, like(dw, w), like(db, w), None, None), (*needs[:3], False, False))
 
 
-@primitive("batch_norm_fixed", node="NativeBatchNormBackward0", vjp=_fixed_grads, composite=_fixed_composite)
+def _fixed_batch(info: Any, x: Any, w: Any, b: Any, mean: Any, var: Any, eps: Any) -> Tensor:
+    names = ("w", "b", "mean", "var")
+    if not any([info.has(n) for n in names]):
+        return _batch_norm_fixed(as_batch(x), w, b, mean, var, eps).reshape(x._a.shape)
+    out = _batch_norm_fixed(*_as_channels(info, ("x", x), *zip(names, (w, b, mean, var))), eps)
+    return from_groups(out, info.size)
+
+
+@primitive("batch_norm_fixed", node="NativeBatchNormBackward0", vjp=_fixed_grads, composite=_fixed_composite, batch=_fixed_batch)
 def _batch_norm_fixed(x: Any, w: Any, b: Any, mean: Any, var: Any, /, eps: Any) -> Any:
     return kernels.batch_norm_inference(x, w, b, mean, var, eps)
 
@@ -131,8 +156,39 @@ def _batch(x: Any, mean: Any, var: Any, w: Any, b: Any, training: bool, momentum
     _check_floating("batch_norm", x)
     if not training:
         return _batch_norm_fixed(x, w, b, mean, var, eps)
+    if mean is not None or var is not None:
+        level = batch_of(x, mean, var)
+        if level is not None:
+            return _for_examples(level, lambda *ts: _batch(*ts, True, momentum, eps), x, mean, var, w, b)
     # The running statistics change without a count of versions, as PyTorch's do: a graph that used them stays valid.
     return _batch_norm(x, w, b, None if mean is None else mean._a, None if var is None else var._a, momentum or 0.0, eps)
+
+
+def batch_of(*tensors: Any) -> Any:
+    """The innermost vmap that any of them is batched by, or None."""
+    m = mode()
+    return innermost(tensors) if m.__class__ is Modes and m.batch else None
+
+
+def _for_examples(level: Any, op: Any, x: Any, mean: Any, var: Any, w: Any, b: Any) -> Tensor:
+    """``op`` where running statistics change inside vmap: every example has its own, and is further channels."""
+    if not all([is_batched(t, level) for t in (mean, var) if t is not None]):
+        raise error(
+            RuntimeError,
+            "Batch norm got a batched tensor as input while the running_mean or running_var, which will be updated in place, were not "
+            "batched.\nIf you are using a module and do not need eval mode, please set `track_running_stats` to be False.If you are using "
+            "a prebuilt module and do not need eval mode, please see the functorch website for resources on how to patch your module to "
+            "work with vmap",
+            hint="torch.func.replace_all_batch_norm_modules_(model) takes the statistics out.",
+        )
+    token = set_mode(without(full_modes(), level))
+    try:
+        statistics = [None if t is None else t._value.view(-1) for t in (mean, var)]
+        weights = [None if t is None else at(t, level).reshape(-1) for t in (w, b)]
+        out = op(as_groups(at(x, level)), *statistics, *weights)
+        return batched(from_groups(out, level.size), level)
+    finally:
+        reset_mode(token)
 
 
 def torch_batch_norm(
@@ -173,16 +229,42 @@ def _layer_batch(info: Any, x: Any, w: Any, b: Any, axes: Any, eps: Any) -> Tens
     x = info.full(x, info.has("x"))
     if not (info.has("w") or info.has("b")):
         return _layer_norm(x, w, b, axes, eps)
+    return _layer_norm_each(x, full(info, "w", w), full(info, "b", b), axes, eps)
 
-    def fits(t: Any, has: bool) -> Any:
-        return t.reshape(info.size, *(1,) * (x._a.ndim - t._a.ndim), *t._a.shape[1:]) if has else t
 
-    return affine(_layer_norm(x, None, None, axes, eps), fits(w, info.has("w")), fits(b, info.has("b")))
+def full(info: Any, name: str, t: Any) -> Any:
+    return None if t is None else info.full(t, info.has(name))
 
 
 @primitive("native_layer_norm", vjp=_layer_grads, aux=("m", "r"), composite=_layer_composite, batch=_layer_batch)
 def _layer_norm(x: Any, w: Any, b: Any, /, axes: Any, eps: Any) -> Any:
     return kernels.layer_norm(x, w, b, axes, eps)
+
+
+# Inside vmap, weights for each example: where gradients for each example are asked for, one expanded over the batch.
+def _each_affine(out: Any, ndim: int, w: Any, b: Any) -> Any:
+    for_each = [None if t is None else t.reshape(t.shape[0], *(1,) * (ndim - t.ndim), *t.shape[1:]) for t in (w, b)]
+    return affine(out, *for_each)
+
+
+def _layer_each_grads(g: Any, x: Any, w: Any, m: Any, r: Any, axes: Any, needs: Any) -> Any:
+    dx, dw, db = kernels.layer_norm_backward_each(g._a, x._a, None if w is None else w._a, m._a, r._a, axes)
+    return wrapped((dx, like(dw, w), like(db, w)), needs)
+
+
+@primitive(
+    "layer_norm_each", node="NativeLayerNormBackward0", vjp=_layer_each_grads, aux=("m", "r"),
+    composite=lambda x, w, b, axes, eps: _each_affine(standardised(x, tuple(range(-axes, 0)), eps), x._a.ndim, w, b),
+    batch=lambda info, x, w, b, axes, eps: folded(
+        info, lambda x, w, b: _layer_norm_each(x, w, b, axes, eps), ("x", x), ("w", w), ("b", b)
+    ),
+)  # fmt: skip
+def _layer_norm_each(x: Any, w: Any, b: Any, /, axes: Any, eps: Any) -> Any:
+    """x (B, *, *own), w and b (B, *own)."""
+    if of_all(w) and of_all(b):
+        return kernels.layer_norm(x, *[None if a is None else a[0] for a in (w, b)], axes, eps)
+    out, m, r = kernels.layer_norm(x, None, None, axes, eps)
+    return _each_affine(out, x.ndim, w, b).astype(x.dtype, copy=False), m, r
 
 
 def _normalized(name: str, x: Tensor, shape: Any, w: Tensor | None, b: Tensor | None) -> int:
@@ -264,16 +346,37 @@ def _group_grads(g: Any, x: Any, w: Any, m: Any, r: Any, groups: Any, needs: Any
     return wrapped((dx, like(dw, w), like(db, w)), needs)
 
 
-def _group_kernel(x: Any, w: Any, b: Any, /, groups: Any, eps: Any) -> Any:
+def _group_batch(info: Any, x: Any, w: Any, b: Any, groups: Any, eps: Any) -> Tensor:
+    return _by_instance(info, lambda x, w, b: _group_norm(x, w, b, groups, eps), x, w, b)
+
+
+def _by_instance(info: Any, op: Any, x: Any, w: Any, b: Any) -> Tensor:
+    """A batching rule for (N, C, ...) whose instances are normalised apart: the examples' instances are put together."""
+    if not (info.has("w") or info.has("b")):
+        return op(as_batch(x), w, b).reshape(x._a.shape)
+    out = op(as_batch(x), None, None).reshape(x._a.shape) if info.has("x") else op(x, None, None)
+    return _own_affine(info, out, w, b)
+
+
+def _own_affine(info: Any, out: Tensor, w: Any, b: Any) -> Tensor:
+    """``affine`` of (N, C, ...), or of a batch of them, with vectors for channels of which each example may have its own."""
+    n = out._a.ndim - (2 if not info.has("x") else 3)
+    for_channels = [None if t is None else t.reshape(*(info.size, 1) if info.has(k) else (), -1, *(1,) * n) for k, t in (("w", w), ("b", b))]
+    return affine(out, *for_channels)
+
+
+@primitive("native_group_norm", vjp=_group_grads, aux=("m", "r"), composite=_group_composite, batch=_group_batch)
+def _group_norm(x: Any, w: Any, b: Any, /, groups: Any, eps: Any) -> Any:
     return kernels.group_norm(x, groups, w, b, eps)
 
 
-_group_norm = primitive("native_group_norm", vjp=_group_grads, aux=("m", "r"), composite=_group_composite)(_group_kernel)
+def _instance_batch(info: Any, x: Any, w: Any, b: Any, groups: Any, eps: Any, mean: Any, var: Any, momentum: Any) -> Tensor:
+    return _by_instance(info, lambda x, w, b: _instance_norm(x, w, b, groups, eps, mean, var, momentum), x, w, b)
 
 
 @primitive(
     "instance_norm", node="NativeBatchNormBackward0", vjp=_group_grads, aux=("m", "r", "v"),
-    composite=lambda x, w, b, groups, eps, mean, var, momentum: _group_composite(x, w, b, groups, eps),
+    composite=lambda x, w, b, groups, eps, mean, var, momentum: _group_composite(x, w, b, groups, eps), batch=_instance_batch,
 )  # fmt: skip
 def _instance_norm(x: Any, w: Any, b: Any, /, groups: Any, eps: Any, mean: Any, var: Any, momentum: Any) -> Any:
     out, m, r = kernels.group_norm(x, groups, w, b, eps)
@@ -362,6 +465,13 @@ def torch_instance_norm(
     for what, t in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
         _check_channels(what, t, c)
     _check_floating("batch_norm", input)
+    if running_mean is not None or running_var is not None:
+        level = batch_of(input, running_mean, running_var)
+        if level is not None:
+            return _for_examples(
+                level, lambda x, mean, var, w, b: torch_instance_norm(x, w, b, mean, var, True, momentum, eps),
+                input, running_mean, running_var, weight, bias,
+            )  # fmt: skip
     arrays = [None if t is None else t._a for t in (running_mean, running_var)]
     out = _instance_norm(input, weight, bias, c, eps, *arrays, momentum)
     for t in (running_mean, running_var):
@@ -382,7 +492,14 @@ def _rms_grads(g: Any, x: Any, w: Any, r: Any, axes: Any, needs: Any) -> Any:
     return wrapped((dx, like(dw, w)), needs)
 
 
-@primitive("rms_norm", node="MulBackward0", vjp=_rms_grads, aux=("r",), composite=_rms_composite)
+def _rms_batch(info: Any, x: Any, w: Any, axes: Any, eps: Any) -> Tensor:
+    x = info.full(x, info.has("x"))
+    if w is None or not info.has("w"):
+        return _rms_norm(x, w, axes, eps)
+    return _rms_norm(x, None, axes, eps) * w.reshape(info.size, *(1,) * (x._a.ndim - w._a.ndim), *w._a.shape[1:])
+
+
+@primitive("rms_norm", node="MulBackward0", vjp=_rms_grads, aux=("r",), composite=_rms_composite, batch=_rms_batch)
 def _rms_norm(x: Any, w: Any, /, axes: Any, eps: Any) -> Any:
     return kernels.rms_norm(x, w, axes, eps)
 

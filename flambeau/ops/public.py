@@ -146,6 +146,9 @@ def write_out(name: str, out: Tensor, result: Tensor) -> None:
             RuntimeError, f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the "
             "arguments requires grad."
         )
+    m = mode()
+    if m.__class__ is Modes and m.transformed:
+        refuse_transformed(name, out, result)
     if not can_cast(result.dtype, out.dtype):
         raise error(
             RuntimeError,
@@ -166,6 +169,20 @@ def write_out(name: str, out: Tensor, result: Tensor) -> None:
         out._a = np.empty(result._a.shape, out._a.dtype)
     out._a[...] = result._a
     ip.changed(out)
+
+
+def refuse_transformed(name: str, out: Tensor, result: Tensor) -> None:
+    """Refuse to write what would lose its batch or its tangents."""
+    if out._a.__class__ is not np.ndarray or result._a.__class__ is not np.ndarray:
+        raise error(
+            RuntimeError, f"Batching rule not implemented for aten::{name}.out; the fallback path doesn't work on out= or view ops.",
+            hint="Use the result of the call without out=.",
+        )
+    if any([t._fw is not None and t._fw.by_level for t in (out, result)]):
+        raise error(
+            NotImplementedError, f"Trying to use forward AD with {name}_out that does not support it because it is an out= function",
+            hint="Use the result of the call without out=.",
+        )
 
 
 # ---- pointwise operators --------------------------------------------------------------------------------------------

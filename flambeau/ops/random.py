@@ -5,24 +5,87 @@ The in-place samplers (``uniform_`` and its kin) are in ``fill``, dropout is in 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..autograd.batching import Batched, Level, lift, lower
 from ..autograd.pointwise import broadcast_error
-from ..autograd.primitive import primitive
+from ..autograd.primitive import Primitive, primitive
 from ..core import dtypes
 from ..core.device import CPU, check_device, device
 from ..core.dtypes import FLOAT, SCALAR_NAMES, dtype
 from ..core.errors import error
+from ..core.modes import Modes, mode, reset_mode, set_mode
 from ..core.tensor import Tensor, wrap
 from ..kernels import random as kernels
 from ..kernels.gamma_grad import gamma_grad
 from ..kernels.mt19937 import MT, default
 from .creation import _like, _out_dtype, _sized, made, new, np_type, size_of
 from .public import public, publish, write_out
+
+
+# ---- inside vmap ------------------------------------------------------------------------------------------------------
+def drawing_levels(m: Modes) -> tuple[Level, ...]:
+    """The running vmaps whose examples draw numbers of their own, outermost first; RuntimeError if one forbids drawing."""
+    if any([level.randomness == "error" for level in m.batch]):
+        raise error(
+            RuntimeError,
+            "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' randomness flags "
+            "on vmap or perform the randomness operation out of vmap",
+        )
+    return tuple([level for level in m.batch if level.randomness == "different"])
+
+
+def filled(name: str, shape: tuple[int, ...], nt: np.dtype, options: dict[str, Any], kernel: Callable[..., Any], *args: Any) -> Tensor:
+    """A new tensor that ``kernel(array, *args)`` filled; inside vmap one for each example where its randomness is "different"."""
+    m = mode()
+    if m.__class__ is not Modes or not m.batch:
+        a = new("empty", shape, nt)
+        draw(kernel, a, *args)
+        return made(name, a, options)
+    levels = drawing_levels(m)
+    a = new("empty", (*[level.size for level in levels], *shape), nt)
+    draw(kernel, a, *args)
+    return lift(made(name, a, options), levels)
+
+
+def sampled(op: Primitive, tensors: tuple[Tensor, ...], *args: Any) -> Tensor:
+    """``op(*tensors, *args)`` for a sampler whose tensors broadcast; inside vmap, for each example where it must."""
+    m = mode()
+    if m.__class__ is not Modes or not m.batch:
+        return draw(op, *tensors, *args)
+    values, levels = for_each(m, tensors)
+    token = set_mode(m.replace(batch=()))
+    try:
+        return lift(draw(op, *values, *args), levels)
+    finally:
+        reset_mode(token)
+
+
+def for_each(m: Modes, tensors: tuple[Tensor, ...]) -> tuple[list[Tensor], tuple[Level, ...]]:
+    """The tensors, lined up, without vmap: a value for each example of the levels whose randomness is "different"."""
+    levels = drawing_levels(m)
+    if any([level.randomness == "same" and batched_by(t, level) for level in m.batch for t in tensors]):
+        raise error(
+            RuntimeError,
+            "Vmap does not currently support same randomness with a batched tensor input. Please file an issue with functorch",
+            hint='randomness="different" draws for each example.',
+        )
+    n = max([t._a.ndim for t in tensors])
+    aligned = [t if t._a.ndim == n else t.reshape((1,) * (n - t._a.ndim) + tuple(t._a.shape)) for t in tensors]
+    return [lower(t, levels) for t in aligned], levels
+
+
+def batched_by(t: Any, level: Level) -> bool:
+    while t.__class__ is Batched:
+        if t._level is level:
+            return True
+        t = t._value
+    return False
 
 
 def draw(kernel: Callable[..., Any], *args: Any) -> Any:
@@ -174,17 +237,13 @@ def rand(*size: Any, generator: Any = None, dtype: Any = None, **options: Any) -
     >>> torch.rand(2, 3).shape
     torch.Size([2, 3])
     """
-    a = new("empty", _sized("rand", size, options), _type("rand", dtype, options))
-    draw(_uniform, a, generator_of(generator))
-    return made("rand", a, options)
+    return filled("rand", _sized("rand", size, options), _type("rand", dtype, options), options, _uniform, generator_of(generator))
 
 
 @public(method=False)
 def randn(*size: Any, generator: Any = None, dtype: Any = None, **options: Any) -> Tensor:
     """Normal values of mean 0 and variance 1 (complex ones: of both parts together)."""
-    a = new("empty", _sized("randn", size, options), _type("randn", dtype, options))
-    draw(_normal, a, generator_of(generator))
-    return made("randn", a, options)
+    return filled("randn", _sized("randn", size, options), _type("randn", dtype, options), options, _normal, generator_of(generator))
 
 
 def _bound(name: str, argument: str, position: int, value: Any) -> int:
@@ -228,22 +287,37 @@ def randint(*args: Any, generator: Any = None, dtype: Any = None, **options: Any
         )
     low, high = _bounds("randint", rest, options)
     shape = _sized("randint", tuple(rest), options)
-    a = new("empty", shape, _type("randint", dtype, options, dtypes.int64))
-    draw(kernels.random_from_to_, a, low, high, generator_of(generator))
-    return made("randint", a, options)
+    nt = _type("randint", dtype, options, dtypes.int64)
+    return filled("randint", shape, nt, options, kernels.random_from_to_, low, high, generator_of(generator))
 
 
 @public(method=False)
 def randperm(n: int, *, generator: Any = None, dtype: Any = None, **options: Any) -> Tensor:
     """The integers from 0 to ``n - 1`` in random order."""
     nt = _type("randperm", dtype, options, dtypes.int64)
-    return made("randperm", draw(kernels.randperm, _bound("randperm", "n", 1, n), nt, generator_of(generator)), options)
+    n, gen, m = _bound("randperm", "n", 1, n), generator_of(generator), mode()
+    if m.__class__ is not Modes or not m.batch:
+        return made("randperm", draw(kernels.randperm, n, nt, gen), options)
+    levels = drawing_levels(m)
+    sizes = [level.size for level in levels]
+    orders = np.empty((math.prod(sizes), n), nt)
+    for i in range(len(orders)):
+        orders[i] = draw(kernels.randperm, n, nt, gen)
+    return lift(made("randperm", orders.reshape(*sizes, n), options), levels)
 
 
-def _shaped_like(name: str, input: Any, dtype: Any, memory_format: Any) -> np.ndarray:
+def _filled_like(
+    name: str, input: Any, dtype: Any, memory_format: Any, options: dict[str, Any], kernel: Callable[..., Any], *args: Any
+) -> Tensor:
+    m = mode()
+    if m.__class__ is Modes and m.batch and isinstance(input, Tensor):
+        nt = input._a.dtype if dtype is None else np_type(name, dtype)
+        return filled(name, input._a.shape, nt, options, kernel, *args)
     if isinstance(input, Tensor):
         input._viewable()
-    return _like(name, input, dtype, memory_format, np.empty_like)
+    a = _like(name, input, dtype, memory_format, np.empty_like)
+    draw(kernel, a, *args)
+    return made(name, a, options)
 
 
 @public(method=False)
@@ -251,9 +325,7 @@ def rand_like(
     input: Tensor, *, generator: Any = None, dtype: Any = None, memory_format: Any = None, **options: Any
 ) -> Tensor:
     """Uniform values of [0, 1) in another tensor's shape and dtype."""
-    a = _shaped_like("rand_like", input, dtype, memory_format)
-    draw(_uniform, a, generator_of(generator))
-    return made("rand_like", a, options)
+    return _filled_like("rand_like", input, dtype, memory_format, options, _uniform, generator_of(generator))
 
 
 @public(method=False)
@@ -261,9 +333,7 @@ def randn_like(
     input: Tensor, *, generator: Any = None, dtype: Any = None, memory_format: Any = None, **options: Any
 ) -> Tensor:
     """Normal values in another tensor's shape and dtype."""
-    a = _shaped_like("randn_like", input, dtype, memory_format)
-    draw(_normal, a, generator_of(generator))
-    return made("randn_like", a, options)
+    return _filled_like("randn_like", input, dtype, memory_format, options, _normal, generator_of(generator))
 
 
 @public(method=False)
@@ -272,15 +342,19 @@ def randint_like(
 ) -> Tensor:
     """Integers of [low, high) in another tensor's shape and dtype: ``randint_like(x, high)``, ``(x, low, high)``."""
     low, high = _bounds("randint_like", list(args), options, 2)
-    a = _shaped_like("randint_like", input, dtype, memory_format)
-    draw(kernels.random_from_to_, a, low, high, generator_of(generator))
-    return made("randint_like", a, options)
+    gen = generator_of(generator)
+    return _filled_like("randint_like", input, dtype, memory_format, options, kernels.random_from_to_, low, high, gen)
 
 
 # ---- draws whose parameters are tensors -----------------------------------------------------------------------------
 def no_slope(g: Tensor, shape: Any) -> Tensor:
     """The gradient of a parameter that draws don't follow: zero."""
     return wrap(np.zeros(shape, g._a.dtype))
+
+
+def no_tangent(out: Tensor) -> Tensor:
+    """The tangent of draws: zero. (Without a rule it would be had by drawing again.)"""
+    return wrap(np.zeros(out._a.shape, out._a.dtype))
 
 
 def _refused(name: str) -> Callable[[Tensor], Tensor]:
@@ -290,7 +364,7 @@ def _refused(name: str) -> Callable[[Tensor], Tensor]:
     return rule
 
 
-@primitive("bernoulli", vjp={"p": lambda g, p_shape: no_slope(g, p_shape)})
+@primitive("bernoulli", vjp={"p": lambda g, p_shape: no_slope(g, p_shape)}, jvp=no_tangent)
 def _bernoulli(p: Any, /, gen: Any) -> Any:
     out = np.empty(p.shape, p.dtype)
     kernels.bernoulli_each_(out, p, gen)
@@ -311,10 +385,10 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None) -
     Raises RuntimeError for probabilities outside [0, 1].
     """
     gen = generator_of(generator)
-    return draw(_bernoulli, input, gen) if p is None else draw(_bernoulli_p, input, float(p), gen)
+    return sampled(_bernoulli, (input,), gen) if p is None else sampled(_bernoulli_p, (input,), float(p), gen)
 
 
-@primitive("poisson", vjp={"rate": lambda g, rate_shape: no_slope(g, rate_shape)})
+@primitive("poisson", vjp={"rate": lambda g, rate_shape: no_slope(g, rate_shape)}, jvp=no_tangent)
 def _poisson(rate: Any, /, gen: Any) -> Any:
     return kernels.poisson(rate, gen)
 
@@ -322,7 +396,7 @@ def _poisson(rate: Any, /, gen: Any) -> Any:
 @public(method=False)
 def poisson(input: Tensor, generator: Any = None) -> Tensor:
     """Poisson counts with the rates in ``input``, in its dtype."""
-    return draw(_poisson, input, generator_of(generator))
+    return sampled(_poisson, (input,), generator_of(generator))
 
 
 @primitive("binomial", node="NotImplemented", vjp=lambda g: _refused("binomial")(g))
@@ -340,7 +414,7 @@ def binomial(count: Tensor, prob: Tensor, generator: Any = None) -> Tensor:
                 ValueError, f"binomial only supports floating-point dtypes for {name}, got: {SCALAR_NAMES[t.dtype]}"
             )
     _check_broadcast(count, prob)
-    return draw(_binomial, count, prob, generator_of(generator))
+    return sampled(_binomial, (count, prob), generator_of(generator))
 
 
 def _check_broadcast(a: Tensor, b: Tensor) -> None:
@@ -359,19 +433,31 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     tensor([1, 1, 1])
     """
     n = _bound("multinomial", "num_samples", 2, num_samples)
-    return wrap(draw(kernels.multinomial, input._a, n, replacement, generator_of(generator)))
+    gen, m = generator_of(generator), mode()
+    if m.__class__ is not Modes or not m.batch:
+        return wrap(draw(kernels.multinomial, input._a, n, replacement, gen))
+    (x,), levels = for_each(m, (input,))
+    rows = x._a if input._a.ndim > 2 or not levels else x._a.reshape(-1, *x._a.shape[-1:])
+    drawn = draw(kernels.multinomial, rows, n, replacement, gen)
+    return lift(wrap(drawn.reshape(*x._a.shape[:-1], n)), levels)
 
 
 def _standard_gamma_grad_rule(g: Tensor, alpha: Tensor, out: Tensor) -> Tensor:
     return g * _standard_gamma_grad(alpha, out)
 
 
-@primitive("_standard_gamma", node="StandardGammaBackward0", vjp={"alpha": _standard_gamma_grad_rule})
+@primitive(
+    "_standard_gamma", node="StandardGammaBackward0", vjp={"alpha": _standard_gamma_grad_rule},
+    jvp=lambda alpha_t, alpha, out: alpha_t * _standard_gamma_grad(alpha, out),
+)
 def _gamma(alpha: Any, /, gen: Any) -> Any:
     return kernels.standard_gamma(alpha, gen)
 
 
-@primitive("_standard_gamma_grad", node="NotImplemented", vjp=lambda g: _refused("_standard_gamma_grad")(g))
+@primitive(
+    "_standard_gamma_grad", node="NotImplemented", vjp=lambda g: _refused("_standard_gamma_grad")(g),
+    batch=lambda b, alpha, sample: _gamma_grad(*b.aligned(alpha=alpha, sample=sample)),
+)
 def _gamma_grad(alpha: Any, sample: Any, /) -> Any:
     return gamma_grad(alpha, sample)
 
@@ -379,7 +465,7 @@ def _gamma_grad(alpha: Any, sample: Any, /) -> Any:
 @public(method=False)
 def _standard_gamma(input: Tensor, generator: Any = None) -> Tensor:
     """Gamma values of scale 1 with the shape parameters in ``input``; they follow it, so gradients flow."""
-    return draw(_gamma, input, generator_of(generator))
+    return sampled(_gamma, (input,), generator_of(generator))
 
 
 @public(method=False)
@@ -391,12 +477,12 @@ def _standard_gamma_grad(input: Tensor, output: Tensor) -> Tensor:
 publish("standard_gamma", _standard_gamma)
 
 
-@primitive("normal_of_mean", node="NormalBackward1", vjp={"mean": lambda g, mean_shape: no_slope(g, mean_shape)})
+@primitive("normal_of_mean", node="NormalBackward1", vjp={"mean": lambda g, mean_shape: no_slope(g, mean_shape)}, jvp=no_tangent)
 def _normal_mean(mean: Any, /, std: Any, gen: Any) -> Any:
     return kernels.normal(mean, std, gen)
 
 
-@primitive("normal_of_std", node="NormalBackward2", vjp={"std": lambda g, std_shape: no_slope(g, std_shape)})
+@primitive("normal_of_std", node="NormalBackward2", vjp={"std": lambda g, std_shape: no_slope(g, std_shape)}, jvp=no_tangent)
 def _normal_std(std: Any, /, mean: Any, gen: Any) -> Any:
     return kernels.normal(mean, std, gen)
 
@@ -408,6 +494,7 @@ def _normal_std(std: Any, /, mean: Any, gen: Any) -> Any:
         "mean": lambda g, mean_shape: no_slope(g, mean_shape),
         "std": lambda g, std_shape: no_slope(g, std_shape),
     },
+    jvp=no_tangent,
 )
 def _normal_both(mean: Any, std: Any, /, gen: Any) -> Any:
     return kernels.normal(mean, std, gen)
@@ -425,17 +512,16 @@ def normal(
             raise error(TypeError, 'normal() missing 1 required positional arguments: "size"')
         if out is not None:
             options["out"] = out
-        a = new("empty", size_of("normal", (size,)), _type("normal", options.pop("dtype", None), options))
-        draw(kernels.normal_, a, float(mean), float(std), gen)
-        return made("normal", a, options)
+        nt = _type("normal", options.pop("dtype", None), options)
+        return filled("normal", size_of("normal", (size,)), nt, options, kernels.normal_, float(mean), float(std), gen)
     if options or size is not None:
         extra = next(iter(options), "size")
         raise error(TypeError, f"normal() got an unexpected keyword argument '{extra}' beside tensors")
     if by_mean and by_std:
         _check_broadcast(mean, std)
-        t = draw(_normal_both, mean, std, gen)
+        t = sampled(_normal_both, (mean, std), gen)
     else:
-        t = draw(_normal_mean, mean, float(std), gen) if by_mean else draw(_normal_std, std, float(mean), gen)
+        t = sampled(_normal_mean, (mean,), float(std), gen) if by_mean else sampled(_normal_std, (std,), float(mean), gen)
     if out is None:
         return t
     write_out("normal", out, t)

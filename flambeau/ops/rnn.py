@@ -18,13 +18,15 @@ from ..autograd.primitive import primitive, wrap_any
 from ..core.errors import error
 from ..core.tensor import Tensor
 from ..kernels import rnn as kernels
+from .conv import full
+from .matmul import linear, linear_each
 from .public import FUNCTIONS, publish
 
 State = tuple[Tensor, ...]
 
 
 def _linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    return FUNCTIONS["nn.functional"]["linear"](x, w, b)
+    return linear_each(x, w, b) if w._a.ndim == 3 else linear(x, w, b)
 
 
 # ---- one step: (the input's share of the gates, the state, its weights) -> the new state -------------------------
@@ -122,7 +124,36 @@ def _composed(step: Callable) -> Callable[..., tuple[Tensor, ...]]:
     return run
 
 
-@primitive("lstm_layer", node="MkldnnRnnLayerBackward0", vjp=_lstm_vjp, aux=("saved",), composite=_composed(_lstm_step))
+def _batched(step: Callable, layer: Callable[[], Any]) -> Callable[..., tuple[Tensor, ...]]:
+    """The rule for vmap: with one set of weights the examples' batches are put together."""
+
+    def rule(b: Any, x: Tensor, states: Any, weights: Any, reverse: bool) -> tuple[Tensor, ...]:
+        x, states = full(b, "x", x), tuple([full(b, f"{name}0", s) for name, s in zip("hc", states)])
+        if not any([b.has(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")]):
+            steps, n, features = x._a.shape[1:]
+            together = x.movedim(0, 1).reshape(steps, b.size * n, features)
+            y, *final = layer()(together, *[s.flatten(0, 1) for s in states], *weights, reverse)
+            y = y.reshape(steps, b.size, n, y._a.shape[2]).movedim(1, 0)
+            return (y, *[s.reshape(b.size, n, s._a.shape[1]) for s in final])
+        w_ih, w_hh, b_ih, b_hh = [full(b, name, w) for name, w in zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights)]
+        y, final = _run_padded(step, _linear(x, w_ih, b_ih).movedim(1, 0), states, (w_hh, b_hh), reverse)
+        return (y.movedim(0, 1), *final)
+
+    return rule
+
+
+def _one_state(rule: Callable) -> Callable[..., tuple[Tensor, ...]]:
+    return lambda b, x, h0, w_ih, w_hh, b_ih, b_hh, reverse: rule(b, x, (h0,), (w_ih, w_hh, b_ih, b_hh), reverse)
+
+
+def _two_states(rule: Callable) -> Callable[..., tuple[Tensor, ...]]:
+    return lambda b, x, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse: rule(b, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh), reverse)
+
+
+@primitive(
+    "lstm_layer", node="MkldnnRnnLayerBackward0", vjp=_lstm_vjp, aux=("saved",), composite=_composed(_lstm_step),
+    batch=_two_states(_batched(_lstm_step, lambda: _lstm_layer)),
+)  # fmt: skip
 def _lstm_layer(x, h0, c0, w_ih, w_hh, b_ih, b_hh, /, reverse):
     y, h, c, saved = kernels.lstm_forward(_turned(x, reverse), h0, c0, w_ih, w_hh, b_ih, b_hh)
     return _turned(y, reverse), h, c, saved
@@ -137,7 +168,10 @@ def _gru_vjp(g, x, h0, w_ih, w_hh, b_ih, reverse, saved, needs, out):
     return _wrapped(_turned(dx, reverse), *others)
 
 
-@primitive("gru_layer", node="GruLayerBackward0", vjp=_gru_vjp, aux=("saved",), composite=_composed(_gru_step))
+@primitive(
+    "gru_layer", node="GruLayerBackward0", vjp=_gru_vjp, aux=("saved",), composite=_composed(_gru_step),
+    batch=_one_state(_batched(_gru_step, lambda: _gru_layer)),
+)  # fmt: skip
 def _gru_layer(x, h0, w_ih, w_hh, b_ih, b_hh, /, reverse):
     y, h, saved = kernels.gru_forward(_turned(x, reverse), h0, w_ih, w_hh, b_ih, b_hh)
     return _turned(y, reverse), h, saved
@@ -153,9 +187,12 @@ def _rnn_vjp(g, x, h0, w_ih, w_hh, b_ih, reverse, saved, needs, out):
 
 
 def _rnn_primitive(activation: str) -> Any:
-    composite = _composed(_rnn_step(activation))
+    step = _rnn_step(activation)
 
-    @primitive(f"rnn_{activation}_layer", node="RnnLayerBackward0", vjp=_rnn_vjp, aux=("saved",), composite=composite)
+    @primitive(
+        f"rnn_{activation}_layer", node="RnnLayerBackward0", vjp=_rnn_vjp, aux=("saved",), composite=_composed(step),
+        batch=_one_state(_batched(step, lambda: layer)),
+    )  # fmt: skip
     def layer(x, h0, w_ih, w_hh, b_ih, b_hh, /, reverse):
         y, h, saved = kernels.rnn_forward(_turned(x, reverse), h0, w_ih, w_hh, b_ih, b_hh, activation)
         return _turned(y, reverse), h, saved

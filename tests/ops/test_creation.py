@@ -196,3 +196,18 @@ def test_complex_derivative() -> None:
 def test_legacy_types() -> None:
     assert isinstance(ft.ones(2), ft.FloatTensor) and not isinstance(ft.ones(2), ft.LongTensor)
     assert ft.LongTensor(2, 3).shape == (2, 3)
+
+
+def test_inside_vmap() -> None:
+    """Copies of batched tensors, and values between ends that each example has."""
+    x = ft.arange(12.0).reshape(3, 4)
+    with pytest.warns(UserWarning, match="To copy construct from a tensor"):
+        copies = ft.vmap(lambda x: ft.tensor(x, dtype=ft.float64).mul_(2))(x)
+    assert copies.dtype is ft.float64 and ft.equal(copies, x.double() * 2) and x[0, 1] == 1
+    for n in (0, 1, 4, 7):
+        got = ft.vmap(lambda x: ft.linspace(x[0], x[3], n))(x)  # noqa: B023
+        assert ft.equal(got, ft.stack([ft.linspace(r[0], r[3], n) for r in x]))
+    whole = ft.vmap(lambda x: ft.linspace(x[0], 20, 6, dtype=ft.int64))(x)
+    assert ft.equal(whole, ft.stack([ft.linspace(r[0], 20, 6, dtype=ft.int64) for r in x]))
+    with pytest.raises(RuntimeError, match=r"vmap: It looks like you're calling .item\(\) on a Tensor"):
+        ft.vmap(lambda x: ft.scalar_tensor(x[0]))(x)

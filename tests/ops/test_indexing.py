@@ -398,3 +398,11 @@ def test_empty_tensors() -> None:
         y.sum().backward()
     assert x.grad.shape == (0, 3)
     assert ft.nonzero(ft.tensor(3.0)).shape == (1, 0)
+
+
+def test_gather_with_a_number() -> None:
+    x = ft.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = x.gather(0, ft.tensor(1))
+    assert y.shape == () and y.item() == 2.0
+    assert ft.autograd.grad(y, x)[0].tolist() == [0.0, 1.0, 0.0]
+    assert ft.tensor(5.0).gather(0, ft.tensor([0, 0])).tolist() == [5.0, 5.0]

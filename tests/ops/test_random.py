@@ -212,3 +212,35 @@ def test_gamma_is_reparameterised() -> None:
     x.backward(flambeau.tensor([2.0, 1.0], dtype=flambeau.float64))
     slopes = gamma_grad(alpha.detach().numpy(), x.detach().numpy())
     np.testing.assert_allclose(alpha.grad.numpy(), slopes * [2, 1])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: flambeau.bernoulli(x), lambda x: flambeau.poisson(x), lambda x: flambeau.normal(x, 1.0), lambda x: flambeau.normal(0.0, x), lambda x: flambeau.normal(x, x),
+        lambda x: (x * 1).uniform_(), lambda x: (x * 1).bernoulli_(x), lambda x: (x * 1).bernoulli_(0.5),
+    ],
+)  # fmt: skip
+def test_forward_mode_draws_once(draw: Any) -> None:
+    """The tangent of draws is zero, and having it draws nothing."""
+    fw = flambeau.autograd.forward_ad
+    x = flambeau.tensor([0.2, 0.5, 0.9])
+    flambeau.manual_seed(0)
+    want, after = draw(x), flambeau.rand(1)
+    flambeau.manual_seed(0)
+    with fw.dual_level():
+        out = fw.unpack_dual(draw(fw.make_dual(x, flambeau.ones_like(x))))
+        assert flambeau.equal(out.primal, want) and flambeau.equal(flambeau.rand(1), after)
+        assert out.tangent is not None and not out.tangent.any()
+
+
+def test_gammas_follow_their_parameter_in_forward_mode() -> None:
+    fw = flambeau.autograd.forward_ad
+    x = flambeau.tensor([0.2, 0.5, 0.9], dtype=flambeau.float64)
+    flambeau.manual_seed(0)
+    leaf = x.clone().requires_grad_()
+    (want,) = flambeau.autograd.grad(flambeau._standard_gamma(leaf).sum(), leaf)
+    flambeau.manual_seed(0)
+    with fw.dual_level():
+        tangent = fw.unpack_dual(flambeau._standard_gamma(fw.make_dual(x, flambeau.ones_like(x)))).tangent
+    np.testing.assert_allclose(tangent.numpy(), want.numpy())
