@@ -30,7 +30,7 @@ import numpy as np
 
 from ..core.errors import error
 from ..core.modes import Modes, full, mode, reset_mode, set_mode
-from ..core.tensor import Tensor, new_tensor, wrap
+from ..core.tensor import Tensor, contiguous_format, new_tensor, wrap
 from .pointwise import Pointwise
 from .primitive import PRIMITIVES, Primitive
 
@@ -113,6 +113,7 @@ class Batched(Tensor):
         return self
 
     def _viewable(self) -> np.ndarray:
+        self._value._viewable()
         return self._a
 
     def _everything(self) -> np.ndarray:
@@ -121,7 +122,10 @@ class Batched(Tensor):
     def _detached(self) -> Tensor:
         return self.like(self._value._detached())
 
-    data = property(lambda self: self.like(self._value.data))
+    def _set_data(self, value: Any) -> None:
+        raise error(RuntimeError, "mutating directly with `.data` under vmap transform is not allowed.", hint="Use copy_().")
+
+    data = property(lambda self: self.like(self._value.data), _set_data)
     _version = property(lambda self: self._value._version)
 
     def stride(self, dim: int | None = None) -> Any:
@@ -129,7 +133,7 @@ class Batched(Tensor):
         return s if dim is None else s[dim]
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
-        return self._value.is_contiguous() if memory_format is None else False
+        return self._value.is_contiguous() if memory_format is None or memory_format is contiguous_format else False
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         raise error(
@@ -171,10 +175,12 @@ _ITEM = (
 )
 for _name in ("__bool__", "is_nonzero"):
     _asks_for(_name, _DATA_DEPENDENT)
-for _name in ("item", "__float__", "__int__", "__index__", "__complex__"):
+for _name in ("item", "__float__", "__int__", "__index__", "__complex__", "__format__"):
     _asks_for(_name, _ITEM)
 for _name in ("numpy", "tolist", "__array__", "data_ptr", "storage", "untyped_storage", "__dlpack__"):
     _asks_for(_name, f"vmap: .{_name.strip('_')}() is not possible on a tensor inside a vmapped function: it holds a whole batch.")
+for _name in ("__copy__", "__deepcopy__", "__reduce_ex__"):
+    _asks_for(_name, "vmap: a tensor inside a vmapped function cannot be copied or pickled: it holds a whole batch.")
 _asks_for(
     "backward",
     "backward() called inside a functorch transform. This is not supported, please use functorch.grad or functorch.vjp instead or call "
@@ -231,7 +237,14 @@ def lift(t: Tensor, levels: tuple[Level, ...]) -> Tensor:
 
 def without(m: Modes, level: Level) -> Any:
     """The modes in which the values of ``level`` are computed with: those of the vmaps around it."""
-    return m.replace(batch=tuple([lv for lv in m.batch if lv.number < level.number]))
+    try:
+        known, outer = m.outer
+    except AttributeError:
+        known = None
+    if known is not level:
+        outer = m.replace(batch=tuple([lv for lv in m.batch if lv.number < level.number]))
+        m.outer = (level, outer)
+    return outer
 
 
 # ---- operators on batched tensors ---------------------------------------------------------------------------------------
@@ -263,6 +276,8 @@ class Batch:
 def through_rule(op: Any, level: Level, m: Modes, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """The call on the values of ``level``, by the operator's batching rule."""
     rule = None if isinstance(op, Pointwise) else op.batch
+    if rule is not None and op.view is not None:  # what is viewed must not be laid out anew behind the view's back
+        value_of(args[0], level)._viewable()
     if rule is None and not isinstance(op, Pointwise) and op.composite is not None:
         return op.composite(*args, **params)
     token = set_mode(without(m, level))
@@ -295,17 +310,23 @@ def value_of(t: Any, level: Level) -> Any:
     return t._value if t.__class__ is Batched and t._level is level else t
 
 
+REAL = (int, float)  # Python numbers that change no floating dtype
+
+
 def pointwise_rule(op: Pointwise, level: Level, args: tuple[Any, ...]) -> Tensor:
     """Line the operands up: the batch first, then ones, then each one's own dimensions."""
-    ndim = max([a._a.ndim for a in args if isinstance(a, Tensor)])
-    dtypes = {a._a.dtype for a in args if isinstance(a, Tensor)}
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    ndim = max([a._a.ndim for a in tensors])
+    dtypes = {a._a.dtype for a in tensors}
     values = []
     for a in args:
         v = value_of(a, level)
         if v is not a and a._a.ndim < ndim:
             v = v.reshape(level.size, *(1,) * (ndim - a._a.ndim), *a._a.shape)
         values.append(v)
-    if len(dtypes) > 1 or any([not isinstance(a, Tensor) for a in args]):
+    numbers = [a for a in args if not isinstance(a, Tensor)]
+    plain = not numbers or all([dt.kind == "f" for dt in dtypes]) and all([x.__class__ in REAL for x in numbers])
+    if len(dtypes) > 1 or not plain:
         # A tensor without dimensions weighs less in promotion; with the batch it has one.
         wanted = op.compute_dtype(args)
         if op.compute_dtype(tuple(values)) is not wanted:

@@ -77,7 +77,7 @@ class _unsafe_preserve_version_counter(_ModeContext):
         for t in self.tensors:
             if not isinstance(t, Tensor):
                 raise error(TypeError, f"expected a Tensor or a tuple of them, but got {type(t).__name__}")
-        self.versions = [0 if t._vc is None else t._vc[0] for t in self.tensors]
+        self.versions = [t._version for t in self.tensors]
 
     def __enter__(self) -> None:
         pass

@@ -43,7 +43,10 @@ def get_gradient_edge(tensor: Tensor) -> GradientEdge:
 
 
 def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
-    """Count an in-place change that autograd could not see (one made through NumPy, say), of one tensor or several."""
+    """Count an in-place change that autograd could not see (one made through NumPy, say), of one tensor or several.
+
+    Inference tensors, which count none, are left out.
+    """
     tensors: Any = (tensor,) if isinstance(tensor, Tensor) else tensor
     try:
         tensors = tuple(tensors)
@@ -52,8 +55,8 @@ def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
     if not all([isinstance(t, Tensor) for t in tensors]):
         raise error(RuntimeError, "increment_version expect a Iterable[Tensor] as input")
     for t in tensors:
-        _ = t._version  # which inference tensors don't have
-        note_change(t)
+        if not t.is_inference():
+            note_change(t)
 
 
 # ---- hooks on what is saved -----------------------------------------------------------------------------------------

@@ -370,7 +370,7 @@ def from_window(x: Any, /, window: Window) -> Any:
     if x.ndim > len(window.shape):
         return each(from_window.kernel, x, window)
     base, part, memory = window.arrays_and_memory(window.of_part(x.dtype))
-    if overlaps(part):
+    if part.size and overlaps(part):
         places: Any = 0  # of the elements, counted from the window's first
         for d, (n, step) in enumerate(zip(window.shape, part.strides)):
             places = places + np.arange(n).reshape(-1, *(1,) * (part.ndim - d - 1)) * (step // part.itemsize)

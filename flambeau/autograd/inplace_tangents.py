@@ -50,13 +50,15 @@ def write(t: Tensor, level: Level, new: Tensor | None) -> None:
         return
     if old is None:
         base = t if t._base is None else t._base
-        whole = tangent(base, level)
-        if whole is None:
-            whole = wrap(np.zeros_like(base._viewable()))
+        whole = given = tangent(base, level)
+        if given is None or element_strides(given) != element_strides(base):
+            whole = zeros_laid_like(base)
+            if given is not None:
+                whole.copy_(given)
             set_tangent(base, level, whole)
         for ref in base._views or ():
             v = ref()
-            if v is not None and tangent(v, level) is None:
+            if v is not None and (whole is not given or tangent(v, level) is None):
                 set_tangent(v, level, window(whole, base, v))
         old = tangent(t, level)
         assert old is not None
@@ -64,6 +66,16 @@ def write(t: Tensor, level: Level, new: Tensor | None) -> None:
         old.zero_()
     else:
         old.copy_(new)
+
+
+def zeros_laid_like(base: Tensor) -> Tensor:
+    """Zeros whose elements lie as those of ``base``, gaps and all, so that its windows fit."""
+    a = base._viewable()
+    z = np.zeros_like(a)
+    if z.strides != a.strides and a.size:
+        end = sum([(n - 1) * s for n, s in zip(a.shape, a.strides)]) + a.itemsize
+        z = np.ndarray(a.shape, a.dtype, np.zeros(end, np.uint8), 0, a.strides)
+    return wrap(z)
 
 
 def window(whole: Tensor, base: Tensor, v: Tensor) -> Tensor:

@@ -31,7 +31,11 @@ def interpret(op: Any, m: Modes, args: tuple[Any, ...], params: dict[str, Any]) 
         level = innermost(args)
         if level is not None:
             return through_rule(op, level, m, args, params)
-    token = set_mode(m.replace(forward=0, batch=()))
+    try:
+        below = m.below
+    except AttributeError:
+        below = m.below = m.replace(forward=0, batch=())
+    token = set_mode(below)
     try:
         out = op(*args, **params)
     finally:

@@ -30,7 +30,7 @@ from ..core.tensor import Tensor, new_tensor, storage_array, wrap
 from ..kernels import expr as E
 from ..kernels.diff import diff
 from .forward_ad import Level, Tangents, levels_of, primal, set_tangent, shadow, tangent
-from .node import SavedOutput
+from .node import HandedOver, SavedOutput
 from .pointwise import Pointwise, derived
 from .primitive import Primitive, _alias
 
@@ -81,8 +81,14 @@ def share_with_saved(outs: tuple[Any, ...]) -> None:
         node = o._grad_fn
         for s in node.saved if node is not None and node.saved.__class__ is tuple else ():
             for saved in s if s.__class__ is tuple else (s,):
-                if saved.__class__ is SavedOutput and saved.a is o._a:
+                if saved.__class__ is SavedOutput and is_of(saved, o):
                     saved.fw = o._fw
+
+
+def is_of(saved: SavedOutput, o: Tensor) -> bool:
+    if saved.a.__class__ is HandedOver:
+        return saved.nr == o._nr and saved.shape_and_dtype() == (o._a.shape, o._a.dtype)
+    return saved.a is o._a
 
 
 def fitted(t: Tensor, o: Tensor) -> Tensor:
@@ -116,7 +122,7 @@ def result_tangents(op: Any, ps: Any, ts: Any, params: dict[str, Any], out: Any,
 
 # ---- pointwise ----------------------------------------------------------------------------------------------------
 def pointwise_tangent(op: Pointwise, ps: Any, ts: Any, out: Tensor) -> Tensor | None:
-    total = None
+    total = flat = None
     values = dict(zip(op.args, ps))
     values["out"] = out
     for i, t in enumerate(ts):
@@ -124,21 +130,23 @@ def pointwise_tangent(op: Pointwise, ps: Any, ts: Any, out: Tensor) -> Tensor | 
             continue
         for d, g in slopes(op, i, t, out._a.dtype.kind == "c"):
             if d is None:
+                flat = t
                 continue
             part = g if d.call is None else d.call(*[g if a == "g" else values[a] for a in d.args])
             total = part if total is None else total + part
-    return total
+    return total if total is not None or flat is None else zeros(flat)
 
 
 def slopes(op: Pointwise, i: int, t: Tensor, is_complex: bool) -> list[tuple[Any, Tensor]]:
     """(operator of the derivative, what it multiplies); two where the expression also holds the conjugate."""
     arg = op.args[i]
-    bar = E.conj(E.var(arg))
-    if is_complex and op.given.get(arg) is None and bar in E.walk(op.expr):
-        split = E.substitute(op.expr, {bar: E.var("bar")})
-        holomorphic, other = [E.substitute(diff(split, v), {E.var("bar"): bar}) for v in (arg, "bar")]
-        g = E.var("g")
-        return [(derived(op, g * holomorphic), t), (derived(op, g * other), t.conj())]
+    if is_complex and op.given.get(arg) is None:
+        bar = E.conj(E.var(arg))
+        if bar in E.walk(op.expr):
+            split = E.substitute(op.expr, {bar: E.var("bar")})
+            holomorphic, other = [E.substitute(diff(split, v), {E.var("bar"): bar}) for v in (arg, "bar")]
+            g = E.var("g")
+            return [(derived(op, g * holomorphic), t), (derived(op, g * other), t.conj())]
     return [(op.derivative(i, False), t)]
 
 
@@ -158,6 +166,8 @@ def differentiable(t: Any) -> bool:
 def linear(op: Primitive, ps: Any, ts: Any, params: dict[str, Any]) -> Any:
     n = len(operands(op, ps))
     given = [t if t is not None else zeros(p) if differentiable(p) else p for p, t in zip(ps[:n], ts[:n])]
+    if op.view is not None:
+        given[0]._viewable()  # what is viewed must not be laid out anew behind the view's back
     return op(*given, *ps[n:], **params)
 
 
@@ -248,9 +258,16 @@ def transposed(op: Primitive, ps: Any, ts: Any, params: dict[str, Any]) -> Any:
     return tuple([None if u is None else next(found) for u in us])
 
 
+class Temporary:
+    """The mark of leaves that only a tangent's computation knows: to ``Scope.owns`` they are a finished transformation's."""
+
+    open = False
+
+
 def leaf(a: np.ndarray) -> Tensor:
     t = new_tensor(Tensor)
     t._a, t._grad_fn, t._rg = a, None, True
+    t.__dict__["_scope"] = Temporary
     return t
 
 

@@ -62,10 +62,14 @@ def accumulate_grad(node: AccumulateGrad, g: Tensor, public: bool) -> None:
             if a.dtype is not b.dtype or not a.flags.writeable or 0 in a.strides:
                 old.add_(g)
                 return
-        if b.size < LARGE:
-            add(a, b, a)
-        else:
-            add_many(a, b, out=a)
+        try:
+            if b.size < LARGE:
+                add(a, b, a)
+            else:
+                add_many(a, b, out=a)
+        except ValueError:  # the shapes differ: .data was replaced, and .grad is of the one before
+            old.add_(g)
+            return
         vc = old._vc
         if vc is not None:
             vc[0] += 1

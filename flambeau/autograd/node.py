@@ -240,8 +240,12 @@ def version_error(node: Node, t: Tensor, saved: int, vc: list[int]) -> BaseExcep
         + (f", which is output {t._nr or 0} of {made_by}," if made_by else "")
         + f" is at version {vc[0]}; expected version {saved} instead.",
         hint=f"It was saved for {node.name()} at {describe(node.where)}"
-        + (f"\n  and changed in place at {describe(changed)}" if changed else "")
-        + "\n  Use an operation that makes a new tensor there, or clone() the tensor before changing it.",
+        + (
+            f"\n  and changed in place at {describe(changed)}"
+            "\n  Use an operation that makes a new tensor there, or clone() the tensor before changing it."
+            if changed
+            else "\n  and changed in place since, by an optimizer's step() perhaps: call that after the last backward() through the graph."
+        ),
     )
 
 
@@ -283,7 +287,7 @@ class SavedOutput:
 
     def unpack(self, node: Node, recording: bool) -> Tensor:
         if self.a.__class__ is HandedOver:
-            return self.a.unpack(node, recording, self.nr)
+            return carrying(self.a.unpack(node, recording, self.nr), self.fw)
         t = new_tensor(Tensor)
         t._a, t._vc = self.a, self.vc
         if self.fw is not None:
@@ -317,6 +321,17 @@ class SavedOutput:
     def hand_over(self, value: Any, unpack_hook: Any) -> None:
         """From now on keep ``value``, of which ``unpack_hook`` makes the output again."""
         self.a = HandedOver(value, unpack_hook, *self.shape_and_dtype())
+
+
+def carrying(t: Tensor, tangents: Any) -> Tensor:
+    """What an unpack hook returned, with the tangents that the packed tensor has."""
+    if tangents is None or t._fw is tangents:
+        return t
+    r = t._detached()
+    r._grad_fn, r._rg, r._fw = t._grad_fn if t._grad_fn is not None or not t._rg else accumulator(t), t._rg, tangents
+    if t._nr:
+        r._nr = t._nr
+    return r
 
 
 def unpacked_by(hook: Callable[[Any], Any], value: Any) -> Tensor:

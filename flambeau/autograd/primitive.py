@@ -34,7 +34,7 @@ from ..core.modes import Modes, enable_grad, mode, no_grad
 from ..core.tensor import InferenceCounter, Tensor, make_view, new_tensor
 from .forbidden import check_inference_saved, made_unrecorded
 from .interpret import interpret
-from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, unpacked_by, version_error
+from .node import FREED, Node, SavedOutput, accumulator, carrying, freed_error, next_seq, unpacked_by, version_error
 
 ndarray = np.ndarray
 asarray = np.asarray
@@ -367,12 +367,13 @@ def save(plan: Plan, args: Any, outs: tuple[Tensor, ...], aux: Any, m: Any) -> t
 class Packed:
     """A saved tensor in the hands of ``saved_tensors_hooks``."""
 
-    __slots__ = ("value", "unpack", "node", "nr", "rg")
+    __slots__ = ("value", "unpack", "node", "nr", "rg", "fw")
     value: Any
     unpack: Any
     node: Node | None
     nr: int
     rg: bool
+    fw: Any  # its tangents
 
 
 def save_tensor(t: Tensor, m: Any) -> Any:
@@ -399,7 +400,7 @@ def pack(t: Tensor, hooks: Any) -> Packed:
     p = Packed()
     pack_hook, p.unpack = hooks
     p.node = t._grad_fn if t._grad_fn is not None else accumulator(t) if t._rg else None
-    p.nr, p.rg = t._nr, t._rg
+    p.nr, p.rg, p.fw = t._nr, t._rg, t._fw
     p.value = packed_by(pack_hook, t)
     return p
 
@@ -439,8 +440,10 @@ def unpack_tensor(node: Node, s: Any) -> Tensor | None:
             r = s.node.variable if value is s.node.variable else _leaf_alias(r, s.node)
         if s.nr:
             r._nr = s.nr
+        if s.fw is not None:
+            r._fw = s.fw
         return r
-    return value
+    return carrying(value, s.fw)
 
 
 def _leaf_alias(t: Tensor, acc: Any) -> Tensor:

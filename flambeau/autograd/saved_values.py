@@ -312,7 +312,7 @@ class SavedTensor:
         for i in self.place:
             s = s[i]
         if isinstance(s, Tensor):
-            versions = self.node.versions
+            versions = getattr(self.node, "versions", None)  # a parameter of a primitive has none
             return s, 0 if versions is None else versions[self.place[0]]
         return s
 
@@ -376,7 +376,7 @@ class SavedTensor:
         p = Packed()
         p.value, p.unpack = packed_by(pack_hook, t._detached()), unpack_hook
         p.node = t._grad_fn if t._grad_fn is not None else accumulator(t) if t._rg else None
-        p.nr, p.rg = t._nr, t._rg
+        p.nr, p.rg, p.fw = t._nr, t._rg, t._fw
         if getattr(node, "versions", False) is None:
             node.versions = (0,) * len(node.op.args)
         node.saved = replaced(node.saved, self.place, p)

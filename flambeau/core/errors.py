@@ -19,9 +19,9 @@ _getframe = sys._getframe
 
 
 def user_frame(depth: int = 1) -> FrameType | None:
-    """The innermost frame that is neither flambeau's own nor NumPy's, which decorates some kernels."""
+    """The innermost frame that is neither flambeau's own nor of a context manager or NumPy on the way to it."""
     f: FrameType | None = _getframe(depth)
-    while f is not None and f.f_globals.get("__name__", "").startswith(("flambeau.", "numpy.")):
+    while f is not None and f.f_globals.get("__name__", "").startswith(("flambeau.", "numpy.", "contextlib")):
         f = f.f_back
     return f
 

@@ -26,7 +26,9 @@ class Modes:
     forward mode is open, a vmap is running, or somebody watches operators. The other modes change what a call records.
     """
 
-    __slots__ = ("grad", "inference", "pack_hooks", "hooks_disabled", "anomaly", "forward", "batch", "watch", "transformed", "enabled")
+    __slots__ = (
+        "grad", "inference", "pack_hooks", "hooks_disabled", "anomaly", "forward", "batch", "watch", "transformed", "enabled", "below", "outer",
+    )  # fmt: skip
     grad: bool  # whether calls are recorded: never in inference mode
     enabled: bool  # whether recording is switched on, as is_grad_enabled says
     inference: bool
@@ -36,6 +38,8 @@ class Modes:
     forward: int  # how many dual levels of forward mode are open
     batch: tuple[Any, ...]  # the vmaps that are running, outermost first
     watch: Any  # called in an operator's stead: watch(op, args, params)
+    below: Any  # the modes without transformations, and
+    outer: Any  # (a vmap, the modes outside it): kept by autograd.interpret and batching, which ask at every operator
 
     DEFAULTS: dict[str, Any] = {
         "grad": True, "inference": False, "pack_hooks": None, "hooks_disabled": None, "anomaly": None, "forward": 0,

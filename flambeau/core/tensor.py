@@ -251,11 +251,14 @@ class Tensor(metaclass=TensorMeta):
 
     # ---- storage ----------------------------------------------------------------------------------------------
     def _bump(self) -> None:
-        """Count an in-place change."""
-        if self._vc is None:
+        """Count an in-place change; where it was made is not noted."""
+        vc = self._vc
+        if vc is None:
             self._vc = [1]
         else:
-            self._vc[0] += 1
+            vc[0] += 1
+            if len(vc) > 1:
+                vc[1] = None
 
     def _counter(self) -> list[int]:
         vc = self._vc
@@ -291,6 +294,12 @@ class Tensor(metaclass=TensorMeta):
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
         """A leaf of a subclass on the same storage, as Parameter needs."""
+        if require_grad and data._a.dtype.kind not in "fc" and data.dtype.category < dtypes.FLOAT:
+            raise error(
+                RuntimeError,
+                "Only Tensors of floating point and complex dtype can require gradients",
+                hint=f"This one is {data.dtype}: make it floating first, or pass requires_grad=False.",
+            )
         t = new_tensor(cls)
         t._a = data._viewable()
         t._grad_fn = None
@@ -399,8 +408,10 @@ def is_private_layout(t: Tensor) -> bool:
     a = t._a
     if a.ndim < 4 or a.flags.c_contiguous or t._base is not None:
         return False
-    order = (0, *range(2, a.ndim), 1)
-    return a.transpose(order).flags.c_contiguous and not t.__dict__.get("_channels_last", False)
+    laid = a.transpose(0, *range(2, a.ndim), 1).flags.c_contiguous
+    if not laid and a.ndim > 4:  # a batch of images, inside vmap
+        laid = a.transpose(0, 1, *range(3, a.ndim), 2).flags.c_contiguous
+    return laid and not t.__dict__.get("_channels_last", False)
 
 
 def keep_layout(t: Tensor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd.scope import Scope, ones
-from ..core.dtypes import COMPLEX
+from ..core.dtypes import COMPLEX, FLOAT
 from ..core.errors import error
 from ..core.pytree import TreeSpec, tree_flatten, tree_map
 from ..core.tensor import Tensor
@@ -124,6 +124,9 @@ def pullback(func: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) 
         points = [scope.point(t) for t in leaves]
         result, aux = with_aux(func(*spec.unflatten(points)), has_aux, _VJP)
         outputs, structure = output_tensors(result, _VJP, "f(*primals)")
+        for o in outputs:
+            if o.dtype.category < FLOAT:
+                raise error(RuntimeError, f"vjp(f, ...): All outputs of f must be floating-point or complex Tensors, got Tensor with dtype {o.dtype}")
     vjp_fn = Pullback(scope, outputs, structure, spec)
     return structure.unflatten([scope.result(o) for o in outputs]), vjp_fn, constants(scope, aux, "vjp") if has_aux else None
 

@@ -17,6 +17,12 @@ def channels_last(a: np.ndarray) -> bool:
         a.transpose(0, *range(2, a.ndim), 1).flags.c_contiguous)
 
 
+def batches_of_channels_last(a: np.ndarray) -> bool:
+    """The same of (B, N, C, H, W) and (B, N, C, D, H, W), which images and volumes are inside vmap."""
+    return (a.ndim == 5 or a.ndim == 6) and not a.flags.c_contiguous and (
+        a.transpose(0, 1, *range(3, a.ndim), 2).flags.c_contiguous)
+
+
 def as_laid(a: np.ndarray, like: np.ndarray) -> np.ndarray:
     """`a`, in the order of `like`, which has its shape, where that is channels-last; else as it is.
 
@@ -24,7 +30,7 @@ def as_laid(a: np.ndarray, like: np.ndarray) -> np.ndarray:
     >>> as_laid(np.ones((2, 5, 3, 4)), images).strides == images.strides
     True
     """
-    if a.strides == like.strides or not channels_last(like):
+    if a.strides == like.strides or not (channels_last(like) or batches_of_channels_last(like)):
         return a
     result = np.empty_like(like, dtype=a.dtype)
     if 0 in a.strides:
@@ -39,6 +45,6 @@ def as_laid(a: np.ndarray, like: np.ndarray) -> np.ndarray:
 def agree(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """The arrays, those of one shape re-laid channels-last where one of them is so; repeated values stay views."""
     for like in arrays:
-        if channels_last(like):
+        if channels_last(like) or batches_of_channels_last(like):
             return [as_laid(a, like) if a.shape == like.shape and 0 not in a.strides else a for a in arrays]
     return arrays

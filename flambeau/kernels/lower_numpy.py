@@ -135,7 +135,7 @@ def lower(roots: Sequence[Expr], args: Sequence[str], kinds: dict[str, str], dty
 
     @ignore
     def function(*given: Any, out: Any = None) -> Any:
-        arrays = [np.asarray(a, d) for a, d in zip(given, wants, strict=True)]
+        arrays = [np.asanyarray(a, d) for a, d in zip(given, wants, strict=True)]  # a subclass may refuse to be read
         values = [np.asarray(v).astype(d, copy=False) for v, d in zip(body(*arrays), results, strict=True)]
         if out is not None and out is not Ellipsis:
             for to, value in zip(out if isinstance(out, tuple) else (out,), values, strict=True):

@@ -26,6 +26,8 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, out: np
     """
     dtype = a.dtype
     itemsize = dtype.itemsize
+    if b.ndim > 2 and out is None and (result := _as_one_product(a, b, bias, activation)) is not None:
+        return result
     if dtype.kind == "f" and itemsize == 4 and b.dtype == dtype:
         rows, inner = a.shape[-2:]
         columns = b.shape[-1]
@@ -56,6 +58,19 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndar
         return matmul(x, w.T, b)
     rows = _product(x.shape[:-1])
     return matmul(x.reshape(rows, x.shape[-1]), w.T, b).reshape(*x.shape[:-1], w.shape[0])
+
+
+def _as_one_product(a, b, bias, activation) -> np.ndarray | None:
+    """A batch of products of which one side is one matrix, expanded over the batch, as one product; None if it isn't."""
+    if a.ndim != b.ndim or not a.size or not b.size:
+        return None
+    if not any(b.strides[:-2]) and a.flags.c_contiguous and a.shape[:-2] == b.shape[:-2]:
+        rows = a.reshape(-1, a.shape[-1])
+        return matmul(rows, b[(0,) * (b.ndim - 2)], bias, activation=activation).reshape(*a.shape[:-1], b.shape[-1])
+    if b.shape[-1] == 1 < a.shape[-2] and not any(a.strides[:-2]):     # columns: (a b)^T = b^T a^T
+        out = matmul(b.swapaxes(-1, -2), a.swapaxes(-1, -2)).swapaxes(-1, -2)
+        return _activate(out if bias is None else np.add(out, bias, out=out), activation)
+    return None
 
 
 def multiplier(b: np.ndarray, rows: int, accumulate: bool = False) -> Callable[[np.ndarray, np.ndarray], object]:

@@ -180,6 +180,21 @@ def layer_norm_backward(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean
     return _NORMAL_GRAD(g, x, mean, rstd, scale, from_mean, from_variance * rstd), dw, db
 
 
+@np.errstate(all="ignore")
+def layer_norm_backward_each(g: np.ndarray, x: np.ndarray, w: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray, axes: int = 1):
+    """(dx, dw, db) where dimension 0 is of examples with weights of their own, w (B, *own): dw and db are (B, *own)."""
+    if _is_half(x):
+        return _narrow(x.dtype, *layer_norm_backward_each(*_wide(g, x, w, mean, rstd), axes), all_of_it=True)
+    if w is None or not w.strides[0]:
+        dx = layer_norm_backward(g, x, None if w is None else w[0], mean, rstd, axes)[0]
+    else:
+        scale = w.reshape(w.shape[0], *(1,) * (x.ndim - w.ndim), *w.shape[1:])
+        dx = layer_norm_backward(g * scale, x, None, mean, rstd, axes)[0]
+    arrays = [g, x, *(np.broadcast_to(v, x.shape) for v in (mean, rstd))]
+    db, dw = map_reduce((_g, _g * ((_x - _m) * _f)), ("g", "x", "m", "f"), arrays, tuple(range(1, x.ndim - axes)))
+    return dx, dw, db
+
+
 # --- group ------------------------------------------------------------------------------------------------
 @np.errstate(all="ignore")
 def group_norm(x: np.ndarray, groups: int, w: np.ndarray | None, b: np.ndarray | None, eps: float = 1e-5):

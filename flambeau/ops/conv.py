@@ -56,7 +56,25 @@ def over_channels(g: Tensor) -> Tensor:
 # Inside vmap: with one weight for all the examples' batches are put together; with a weight for each, see below.
 def as_batch(t: Tensor) -> Tensor:
     """(B, N, C, ...) -> (B N, C, ...)."""
-    return t.reshape(-1, *t._a.shape[2:])
+    return _merge(t)
+
+
+def from_batch(t: Tensor, size: int) -> Tensor:
+    """(B N, C, ...) -> (B, N, C, ...)."""
+    return _split(t, size)
+
+
+# Images stay laid out as they are, which a view of the user's would see. What is split is an operator's own result.
+@primitive("merge_batch", view="one", vjp={"x": lambda g, x_shape: _split(g, x_shape[0])},
+           batch=lambda b, x: x.reshape(b.size, x._a.shape[1] * x._a.shape[2], *x._a.shape[3:]))  # fmt: skip
+def _merge(x: Any, /) -> Any:
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+@primitive("split_batch", vjp={"x": lambda g: _merge(g)}, jvp="linear",
+           batch=lambda b, x, size: x.reshape(b.size, size, x._a.shape[1] // max(1, size), *x._a.shape[2:]))  # fmt: skip
+def _split(x: Any, /, size: Any) -> Any:
+    return x.reshape(size, x.shape[0] // max(1, size), *x.shape[1:])
 
 
 def as_groups(t: Tensor) -> Tensor:
@@ -75,10 +93,9 @@ def _shared_weight(b: Any, op: Any, x: Tensor, w: Tensor, bias: Any, channels: i
     """A convolution of either kind, ``op(x, w, bias)``, with one weight and perhaps a bias for each example."""
     if b.has("b"):
         y = op(as_batch(x), w, None) if b.has("x") else op(x, w, None)
-        y = y.reshape(b.size, -1, *y._a.shape[1:]) if b.has("x") else y.unsqueeze(0)
+        y = from_batch(y, b.size) if b.has("x") else y.unsqueeze(0)
         return y + bias.reshape(b.size, 1, channels, *(1,) * (y._a.ndim - 3))
-    y = op(as_batch(x), w, bias)
-    return y.reshape(b.size, x._a.shape[1], *y._a.shape[1:])
+    return from_batch(op(as_batch(x), w, bias), b.size)
 
 
 def full(info: Any, name: str, t: Any) -> Any:
@@ -114,7 +131,7 @@ def _convolution(x: Any, w: Any, b: Any, /, stride: Any, padding: Any, dilation:
 def _input_grad_batch(b: Any, g_: Tensor, w: Tensor, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Tensor:
     at = (stride, padding, dilation, groups)
     if not b.has("w"):
-        return _input_grad(as_batch(g_), w, (b.size * x_shape[0], *x_shape[1:]), *at).reshape(b.size, *x_shape)
+        return from_batch(_input_grad(as_batch(g_), w, (b.size * x_shape[0], *x_shape[1:]), *at), b.size)
     return _input_grad_each(full(b, "g_", g_), w, x_shape, *at)
 
 
@@ -220,7 +237,8 @@ def _grouped(a: np.ndarray) -> np.ndarray:
 
 
 def _ungrouped(a: np.ndarray, size: int) -> np.ndarray:
-    return a.reshape(a.shape[0], size, a.shape[1] // max(1, size), *a.shape[2:]).swapaxes(0, 1)
+    a = a.reshape(a.shape[0], size, a.shape[1] // max(1, size), *a.shape[2:]).swapaxes(0, 1)
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 2, -1)), -1, 2) if a.ndim > 4 else np.ascontiguousarray(a)
 
 
 def _each_grads(g: Any, x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: Any, needs: Any) -> Any:

@@ -16,7 +16,7 @@ from ..autograd.primitive import Primitive, primitive
 from ..core import dtypes
 from ..core.device import check_device, device
 from ..core.dtypes import ALIASES, BY_NAME, COMPLEX, FLOAT, FROM_NP, SCALAR_NAMES, dtype
-from ..core.errors import error
+from ..core.errors import error, user_level
 from ..core.modes import Modes, is_grad_enabled, is_inference_mode_enabled, mode
 from ..core.size import Size
 from ..core.tensor import (
@@ -443,9 +443,28 @@ def _format(self: Tensor, spec: str) -> str:
 
 
 Tensor.__bool__ = Tensor.__nonzero__ = _bool
+
+
+_warned = False
+
+
+def warn_of_lost_history(t: Tensor) -> None:
+    """Say once that the number made of ``t``, which requires grad, has no part in the graph (``item()`` says nothing)."""
+    global _warned
+    if not _warned and t._rg and is_grad_enabled():
+        _warned = True
+        warnings.warn(
+            "Converting a tensor with requires_grad=True to a scalar may lead to unexpected behavior.\n"
+            "Consider using tensor.detach() first.",
+            UserWarning,
+            stacklevel=user_level(),
+        )
+
+
 def _number(self: Tensor, kind: Any) -> Any:
     if self._a.size != 1:
         raise error(ValueError, "only one element tensors can be converted to Python scalars")
+    warn_of_lost_history(self)
     return kind(self.item())
 
 

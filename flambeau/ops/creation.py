@@ -32,6 +32,7 @@ from .convert import (
     reduce_to,
     shared,
     unsupported_array,
+    warn_of_lost_history,
     window,
 )
 from .public import public, publish, write_out
@@ -435,6 +436,7 @@ def _value(v: Any) -> Any:
     if isinstance(v, Tensor):
         if v._a.size != 1:
             raise error(ValueError, "only one element tensors can be converted to Python scalars")
+        warn_of_lost_history(v)
         return v.item()
     return v
 

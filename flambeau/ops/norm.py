@@ -21,7 +21,7 @@ from ..core.modes import full as full_modes
 from ..core.size import Size
 from ..core.tensor import Tensor, wrap
 from ..kernels import norm as kernels
-from .conv import as_batch, as_groups, from_groups
+from .conv import as_batch, as_groups, from_batch, from_groups
 from .matmul import folded, of_all
 from .public import publish, write_out
 
@@ -103,7 +103,7 @@ def _fixed_grads(g: Any, x: Any, w: Any, mean: Any, var: Any, eps: Any, needs: A
 def _fixed_batch(info: Any, x: Any, w: Any, b: Any, mean: Any, var: Any, eps: Any) -> Tensor:
     names = ("w", "b", "mean", "var")
     if not any([info.has(n) for n in names]):
-        return _batch_norm_fixed(as_batch(x), w, b, mean, var, eps).reshape(x._a.shape)
+        return from_batch(_batch_norm_fixed(as_batch(x), w, b, mean, var, eps), info.size)
     out = _batch_norm_fixed(*_as_channels(info, ("x", x), *zip(names, (w, b, mean, var))), eps)
     return from_groups(out, info.size)
 
@@ -353,8 +353,8 @@ def _group_batch(info: Any, x: Any, w: Any, b: Any, groups: Any, eps: Any) -> Te
 def _by_instance(info: Any, op: Any, x: Any, w: Any, b: Any) -> Tensor:
     """A batching rule for (N, C, ...) whose instances are normalised apart: the examples' instances are put together."""
     if not (info.has("w") or info.has("b")):
-        return op(as_batch(x), w, b).reshape(x._a.shape)
-    out = op(as_batch(x), None, None).reshape(x._a.shape) if info.has("x") else op(x, None, None)
+        return from_batch(op(as_batch(x), w, b), info.size)
+    out = from_batch(op(as_batch(x), None, None), info.size) if info.has("x") else op(x, None, None)
     return _own_affine(info, out, w, b)
 
 

@@ -18,6 +18,7 @@ from ..core.errors import error
 from ..core.tensor import Tensor
 from ..kernels import pool as kernels
 from ..kernels.windows import output_size
+from .conv import as_batch, from_batch
 from .public import publish
 
 ORDINAL = {1: "one", 2: "two", 3: "three"}
@@ -40,14 +41,14 @@ def folding(op: Any, kernel: Any) -> Any:
 
     def rule(b: Any, *values: Any) -> Any:
         v = dict(zip(names, values))
-        rank, inner = v["rank"], None
+        rank, merged = v["rank"], False
         for name in names:
             t = v[name]
             if isinstance(t, Tensor):
                 t = b.full(t, b.has(name))
                 if t._a.ndim == rank + 3:
-                    inner = t._a.shape[1] if name in ("x", "g_") else inner
-                    t = t.reshape(-1, *t._a.shape[2:])
+                    merged = merged or name in ("x", "g_")
+                    t = as_batch(t)
                 v[name] = t
         if "x_shape" in v:
             s = v["x_shape"]
@@ -55,9 +56,9 @@ def folding(op: Any, kernel: Any) -> Any:
         if "samples" in v:
             v["samples"] = np.concatenate([v["samples"]] * b.size)
         out = op()(*v.values())
-        if inner is None:
+        if not merged:
             return out
-        apart = [o.reshape(b.size, inner, *o._a.shape[1:]) for o in (out if out.__class__ is tuple else (out,))]
+        apart = [from_batch(o, b.size) for o in (out if out.__class__ is tuple else (out,))]
         return tuple(apart) if out.__class__ is tuple else apart[0]
 
     rule.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -26,6 +26,15 @@ def test_as_laid(pair):
     np.testing.assert_array_equal(layout.as_laid(repeated, last), repeated)
 
 
+def test_batches_of_images(pair):
+    plain = pair[0].reshape(4, 1, 16, 32, 32)  # as they are inside vmap
+    last = np.moveaxis(np.ones((4, 1, 32, 32, 16), np.float32), -1, 2)
+    got, same = layout.agree([plain, last])
+    assert same is last and got.strides == last.strides
+    np.testing.assert_array_equal(got, plain)
+    assert layout.as_laid(last, plain) is last
+
+
 @pytest.mark.skipif(not backend.jit_available(), reason="needs generated code")
 @pytest.mark.parametrize("turn", [1, -1])
 def test_pointwise_results_stay_channels_last(pair, turn):

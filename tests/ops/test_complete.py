@@ -47,6 +47,10 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys("celu_ elu_ hardtanh_ leaky_relu_".split(), "in place: test_activations.py"),
     **dict.fromkeys("fill fill_number_ fill_tensor fill_tensor_ zero_".split(), "in place: test_fill.py, test_inplace.py"),
     **dict.fromkeys("gru_layer lstm_layer rnn_relu_layer rnn_tanh_layer".split(), "layers: tests/nn"),
+    **dict.fromkeys(
+        "convolution_each convolution_input_grad_each convolution_weight_grad_each layer_norm_each linear_each merge_batch split_batch".split(),
+        "inside vmap: tests/func/test_layers.py",
+    ),
     **dict.fromkeys("ctc_loss ctc_loss_grad".split(), "takes lists of lengths: test_loss.py"),
     **dict.fromkeys(
         "binary_cross_entropy_weighted_sum binary_cross_entropy_with_logits_weighted_scaled_sum hinge_embedding_loss_sum "

@@ -27,6 +27,7 @@ TARGETS = {
     "lstm": 0.8,
     "pointwise_large": 0.5,
     "chain": 0.6,
+    "per_sample": 1.0,
     "first_step": 0.3,
 }
 

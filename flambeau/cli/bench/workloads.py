@@ -217,6 +217,24 @@ def trainer(model, optimizer, x, y):
     return step
 
 
+def per_sample():
+    """Gradients of each of 32 examples of 3x32x32, by vmap of grad: two convolutions, two poolings, a linear layer."""
+    from torch.func import functional_call, grad, vmap
+
+    x, y = torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(2048, 10),
+    )  # fmt: skip
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters, x, y):
+        return F.cross_entropy(functional_call(model, parameters, (x[None],)), y[None])
+
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))
+    return lambda: gradients(parameters, x, y)
+
+
 DEPTH = 64
 
 
@@ -306,7 +324,7 @@ def reset_peak():
 
 COMPARISONS = {f.__name__: f for f in (checkpoint_sequential_8, checkpoint_every_layer)}
 WORKLOADS = {
-    f.__name__: f for f in (xor, pointwise_small, mlp, resnet20, gpt, lstm, pointwise_large, chain, first_step)
+    f.__name__: f for f in (xor, pointwise_small, mlp, resnet20, gpt, lstm, pointwise_large, chain, per_sample, first_step)
 }
 
 

@@ -35,18 +35,43 @@ def _with_tied(module: Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _place(module: Module, name: str) -> tuple[dict[str, Any], str] | None:
-    """The dictionary that holds the parameter or buffer of this dotted name."""
+_MISSING: Any = object()
+
+
+class _Attributes:
+    """A module's other attributes as a mapping: tensors that are neither parameters nor buffers, parametrized ones."""
+
+    def __init__(self, owner: Module) -> None:
+        self.owner = owner
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self.owner, name, _MISSING)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if value is _MISSING:
+            delattr(self.owner, name)
+        else:
+            setattr(self.owner, name, value)
+
+
+def _place(module: Module, name: str) -> tuple[Any, str]:
+    """What holds the parameter, the buffer or the attribute of this dotted name."""
     path, _, last = name.rpartition(".")
     owner: Any = module
     for part in path.split(".") if path else ():
         if part not in owner._modules:
+            if hasattr(owner, part):
+                raise error(
+                    TypeError, f"submodule `{part}`: {getattr(owner, part)} is not an instance of torch.nn.Module", hint=f"The name given is {name!r}."
+                )
             raise error(AttributeError, f"{owner._get_name()} has no attribute `{part}`", hint=f"The name given is {name!r}.")
         owner = owner._modules[part]
+    if not last:
+        raise error(KeyError, 'tensor name can\'t be empty string ""')
     for where in (owner._parameters, owner._buffers):
         if last in where:
             return where, last
-    return None
+    return _Attributes(owner), last
 
 
 @contextmanager
@@ -60,7 +85,7 @@ def _reparametrize_module(
         own = {n for n, _ in module.named_parameters(remove_duplicate=False)}
         own |= {n for n, _ in module.named_buffers(remove_duplicate=False)}
         messages = []
-        unexpected = [n for n, place in places.items() if place is None]
+        unexpected = [n for n, (holder, _) in places.items() if isinstance(holder, _Attributes)]
         missing = sorted(own - set(wanted))
         if unexpected:
             messages.append(f"Unexpected key(s): {', '.join(map(repr, unexpected))}.")
@@ -69,24 +94,24 @@ def _reparametrize_module(
         if messages:
             listed = "\n\t".join(messages)
             raise error(RuntimeError, f"Error(s) in reparametrizing for {module._get_name()}:\n\t{listed}")
-    for name, place in places.items():
-        if place is not None and wanted[name] is not None and not isinstance(wanted[name], Tensor):
+    for name, (holder, key) in places.items():
+        if wanted[name] is not None and not isinstance(wanted[name], Tensor):
             raise error(TypeError, f"{wanted[name]} is not an instance of torch.Tensor", hint=f"It was given for {name!r}.")
+        if isinstance(holder, _Attributes) and not (holder[key] is _MISSING or isinstance(holder[key], Tensor)):
+            raise error(TypeError, f"attribute `{key}`: {holder[key]} is not an instance of torch.Tensor", hint=f"The name given is {name!r}.")
     before = []
     try:
-        for name, place in places.items():
-            if place is not None:
-                holder, key = place
-                before.append((holder, key, holder[key]))
-                holder[key] = wanted[name]
+        for name, (holder, key) in places.items():
+            own = holder[key]
+            holder[key] = wanted[name]
+            before.append((name, holder, key, own))
         yield
     finally:
-        for name, place in places.items():  # what the call itself replaced, as batch norm's statistics may be
-            if place is not None and name in given:
-                holder, key = place
+        for name, holder, key, _ in before:  # what the call itself replaced, as batch norm's statistics may be
+            if name in given:
                 given[name] = holder[key]
-        for holder, key, value in reversed(before):
-            holder[key] = value
+        for _, holder, key, own in reversed(before):
+            holder[key] = own
 
 
 def _functional_call(
