@@ -59,7 +59,8 @@ ELSEWHERE: dict[str, str] = {
     ),
     "FractionalMaxPool2D_1": "made for rank 1 with the others, which have no public function of it",
     **dict.fromkeys(("arg", "isclose"), "inside vmap: test_batched; elsewhere their kernels alone run"),
-    "copy": "Tensor.copy_: tests/ops/test_convert.py", "div_trunc_int": "integers: test_arithmetic.py and the variants",
+    **dict.fromkeys(("copy", "copy_over"), "Tensor.copy_: tests/ops/test_convert.py"),
+    "div_trunc_int": "integers: test_arithmetic.py and the variants",
     "vdot": "complex numbers: the variants",
 }
 
