@@ -27,7 +27,8 @@ from ..kernels.ufunc import kernel
 from .forbidden import check_inference_saved
 from .holders import ALONE, owns_memory, references
 from .interpret import interpret
-from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, version_error
+from .mutation import open_contexts
+from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, note_change, version_error
 from .primitive import camel, pack, save_output, unpack_tensor
 
 ndarray = np.ndarray
@@ -388,6 +389,8 @@ class Pointwise:
         m = mode()
         if m.__class__ is Modes and (m.transformed or m.pack_hooks is not None):  # hooks want to see the output
             return inplace.through_value(self.call, x, others)
+        if len(others) == 1 and not open_contexts and self.write_plainly(x, others[0]):
+            return x
         ct = self.compute_dtype(xs)
         rt = self.result_dtype(ct)
         if not dtypes.can_cast(rt, x.dtype):
@@ -431,6 +434,28 @@ class Pointwise:
             node.saved[-1].version += 1
         inplace.rebase(x, node)
         return x
+
+    def write_plainly(self, x: Tensor, y: Any) -> bool:
+        """The common case of ``write``: one dtype and shape, memory of their own, no history. False: it isn't that."""
+        a = x._a
+        pair = self.table.get(a.dtype)
+        if pair is None or not self.differentiable or x._rg or x._base is not None or x._fw is not None:
+            return False
+        if x._vc.__class__ is InferenceCounter or not (a.flags.c_contiguous and a.flags.writeable):
+            return False
+        if y.__class__ in QUICK:
+            if a.dtype.kind != "f" or a.itemsize < 4:
+                return False
+            b = number(float(y), FROM_NP[a.dtype])
+        else:
+            if not isinstance(y, Tensor) or y._rg or y._base is not None or y._fw is not None:
+                return False
+            b = y._a
+            if b.dtype is not a.dtype or b.shape != a.shape:
+                return False
+        pair[a.size > LARGE](a, b, out=a)
+        note_change(x)
+        return True
 
 
 def derived(op: Pointwise, e: Any) -> Any:
