@@ -315,18 +315,27 @@ REAL = (int, float)  # Python numbers that change no floating dtype
 
 def pointwise_rule(op: Pointwise, level: Level, args: tuple[Any, ...]) -> Tensor:
     """Line the operands up: the batch first, then ones, then each one's own dimensions."""
-    tensors = [a for a in args if isinstance(a, Tensor)]
-    ndim = max([a._a.ndim for a in tensors])
-    dtypes = {a._a.dtype for a in tensors}
+    ndim, first, alike, numbers = 0, None, True, False
+    for a in args:
+        if isinstance(a, Tensor):
+            array = a._a
+            if array.ndim > ndim:
+                ndim = array.ndim
+            if first is None:
+                first = array.dtype
+            elif array.dtype is not first:
+                alike = False
+        elif a.__class__ in REAL:
+            numbers = True
+        else:
+            alike = False
     values = []
     for a in args:
         v = value_of(a, level)
         if v is not a and a._a.ndim < ndim:
             v = v.reshape(level.size, *(1,) * (ndim - a._a.ndim), *a._a.shape)
         values.append(v)
-    numbers = [a for a in args if not isinstance(a, Tensor)]
-    plain = not numbers or all([dt.kind == "f" for dt in dtypes]) and all([x.__class__ in REAL for x in numbers])
-    if len(dtypes) > 1 or not plain:
+    if not alike or numbers and first.kind != "f":  # type: ignore[union-attr]
         # A tensor without dimensions weighs less in promotion; with the batch it has one.
         wanted = op.compute_dtype(args)
         if op.compute_dtype(tuple(values)) is not wanted:

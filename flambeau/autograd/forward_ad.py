@@ -84,7 +84,7 @@ def levels_of(tensors: Any) -> list[Level]:
             found.update(levels_of(t))
         elif isinstance(t, Tensor) and t._fw is not None:
             found.update(t._fw.by_level)
-    return sorted(found, key=lambda level: level.number)
+    return list(found) if len(found) < 2 else sorted(found, key=lambda level: level.number)
 
 
 def shadow(t: Tensor) -> Tensor:

@@ -50,8 +50,10 @@ def write(t: Tensor, level: Level, new: Tensor | None) -> None:
         return
     if old is None:
         base = t if t._base is None else t._base
-        whole = given = tangent(base, level)
-        if given is None or element_strides(given) != element_strides(base):
+        given = tangent(base, level)
+        if given is not None and element_strides(given) == element_strides(base):
+            whole = given
+        else:
             whole = zeros_laid_like(base)
             if given is not None:
                 whole.copy_(given)

@@ -165,7 +165,7 @@ def differentiable(t: Any) -> bool:
 
 def linear(op: Primitive, ps: Any, ts: Any, params: dict[str, Any]) -> Any:
     n = len(operands(op, ps))
-    given = [t if t is not None else zeros(p) if differentiable(p) else p for p, t in zip(ps[:n], ts[:n])]
+    given: list[Any] = [t if t is not None else zeros(p) if differentiable(p) else p for p, t in zip(ps[:n], ts[:n])]
     if op.view is not None:
         given[0]._viewable()  # what is viewed must not be laid out anew behind the view's back
     return op(*given, *ps[n:], **params)

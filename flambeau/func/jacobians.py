@@ -53,6 +53,7 @@ def jacrev(
 
         output, products, aux = pullback(of_leaves, (given.leaves,), has_aux)
         outputs, structure = tree_flatten(output)
+        refuse_complex(outputs, "jacrev", "outputs")
         blocks = []
         for i, o in enumerate(outputs):
             n, shapes = o._a.size, [(*o._a.shape, *x._a.shape) for x in given.leaves]
@@ -90,6 +91,7 @@ def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
             nonlocal structure
             found = jvp(lambda *leaves: func(*given.replaced(list(leaves))), tuple(xs), units, has_aux=has_aux)
             tangents, structure = tree_flatten(found[1])
+            refuse_complex(tangents, "jacfwd", "outputs")
             return tangents, found[2] if has_aux else ()
 
         ends = np.cumsum([x._a.size for x in xs])
@@ -134,7 +136,7 @@ def block_of_units(like: Tensor, start: int, total: int) -> Tensor:
     return wrap(rows.reshape(total, *like._a.shape))
 
 
-def refuse_complex(leaves: list[Tensor], name: str) -> None:
+def refuse_complex(leaves: list[Tensor], name: str, which: str = "inputs") -> None:
     for i, t in enumerate(leaves):
         if t.dtype.category == COMPLEX:
-            raise error(RuntimeError, f"{name}: Expected all inputs to be real but received complex tensor at flattened input idx: {i}")
+            raise error(RuntimeError, f"{name}: Expected all {which} to be real but received complex tensor at flattened input idx: {i}")

@@ -462,7 +462,8 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 # ---- broadcasting -----------------------------------------------------------------------------------------------------------
 def _expand_batch(b: Any, x: Tensor, shape: Any) -> Tensor:
     own = x._a.shape[1:]
-    return _expand(x.reshape(b.size, *(1,) * (len(shape) - len(own)), *own), (b.size, *shape))
+    lined_up = x if len(own) == len(shape) else x.reshape(b.size, *(1,) * (len(shape) - len(own)), *own)
+    return _expand(lined_up, (b.size, *shape))
 
 
 @primitive("expand", view="one", vjp={"x": lambda g, x_shape: reduce_to(g, x_shape)}, batch=_expand_batch)

@@ -319,3 +319,23 @@ def test_a_root_that_others_lead_to():
     y = x * x
     torch.autograd.backward([y, y * 3, x])
     assert x.grad.item() == 17
+
+
+def test_a_gradient_of_another_shape_than_the_one_there():
+    x = leaf(1.0, 1.0)
+    x.grad = torch.ones(2)
+    x.data = torch.ones(4)
+    with pytest.raises(RuntimeError, match=r"The size of tensor a \(2\) must match the size of tensor b \(4\)"):
+        x.sum().backward()
+    assert x.grad.tolist() == [1, 1]
+
+
+def test_an_optimizers_step_is_not_blamed_on_another_line():
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    torch.nn.init.ones_(weight)  # the last change whose line is known
+    y = weight @ weight
+    y.sum().backward(retain_graph=True)
+    torch.optim.SGD([weight], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation") as e:
+        y.sum().backward()
+    assert "optimizer's step()" in str(e.value) and "init.ones_" not in str(e.value)

@@ -28,6 +28,7 @@ CALLS = {
     "to a number": lambda J, x, t: J(lambda x: 3.0)(x),
     "to nothing": lambda J, x, t: J(lambda x: ())(x),
     "complex": lambda J, x, t: J(lambda x: x * x)(t.complex(x, x)),
+    "to complex": lambda J, x, t: J(lambda x: t.complex(x, x * x))(x),
     "integers": lambda J, x, t: J(lambda x: x * x)(t.tensor([1, 2])),
 }
 

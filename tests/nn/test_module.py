@@ -173,3 +173,9 @@ def test_full_backward_hooks():
     assert float(x.grad.abs().sum()) == 0 and m.weight.grad is not None
     with pytest.raises(RuntimeError, match="Cannot use both regular backward hooks and full"):
         m.register_backward_hook(lambda *a: None)
+
+
+def test_a_parameter_of_integers_needs_requires_grad_false():
+    with pytest.raises(RuntimeError, match="Only Tensors of floating point and complex dtype can require gradients"):
+        nn.Parameter(torch.arange(3))
+    assert not nn.Parameter(torch.arange(3), requires_grad=False).requires_grad

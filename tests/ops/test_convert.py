@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import warnings
 from typing import Any
 
 import numpy as np
@@ -220,3 +221,20 @@ def as_array(x: Any) -> Any:
 def test_numpy_functions_take_tensors() -> None:
     assert np.array_equal(np.add(ft.ones(2), 1), [2, 2])
     assert as_array(ft.ones(2)).dtype == np.float32
+
+
+def test_a_number_of_a_tensor_that_requires_grad_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flambeau.ops import convert
+
+    x = ft.tensor(2.0, requires_grad=True)
+    for make in (float, int, complex, lambda t: ft.tensor([t, t])):
+        monkeypatch.setattr(convert, "_warned", False)
+        with pytest.warns(UserWarning, match="Converting a tensor with requires_grad=True to a scalar may lead to unexpected behavior") as seen:
+            make(x), make(x)
+        assert len(seen) == 1 and seen[0].filename == __file__
+    monkeypatch.setattr(convert, "_warned", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert x.item() == 2 and float(x.detach()) == 2 and bool(x) and f"{x:.1f}" == "2.0"
+        with ft.no_grad():
+            assert float(x) == 2
