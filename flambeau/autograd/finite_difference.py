@@ -16,7 +16,8 @@ from ..core.dtypes import COMPLEX, FLOAT
 from ..core.errors import error
 from ..core.modes import mode, no_grad
 from ..core.tensor import Tensor, wrap
-from .batching import Batched, stacked
+from .batched import Batched
+from .batching import stacked
 from .forward_ad import levels_of
 from .function import Error, Function, refusing
 from .primitive import PRIMITIVES

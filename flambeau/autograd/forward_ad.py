@@ -204,7 +204,7 @@ def make_dual(tensor: Tensor, tangent: Tensor, *, level: int | None = None) -> T
 
 def dual(tensor: Tensor, with_tangent: Tensor, level: Level) -> Tensor:
     """A view of ``tensor`` with a tangent; inside vmap both are taken down to the physical tensors first."""
-    from .batching import Batched, together
+    from .batched import Batched, together
 
     if isinstance(tensor, Batched) or isinstance(with_tangent, Batched):
         values, rewrap = together(tensor, with_tangent)
@@ -241,7 +241,7 @@ def unpack_dual(tensor: Tensor, *, level: int | None = None) -> UnpackedDualTens
 
 def split(t: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
     """(the primal as a view, the tangent at ``level`` or None), also of a batched tensor."""
-    from .batching import Batched
+    from .batched import Batched
 
     if isinstance(t, Batched):
         p, its = split(t._value, level)

@@ -240,7 +240,7 @@ def finish(node: BackwardCFunction, args: tuple[Any, ...], result: Any, recordin
 
 def refuse_captured(node: BackwardCFunction, outs: tuple[Any, ...]) -> None:
     """No argument is batched by a vmap, but an output is: there is no telling the history of which example it has."""
-    from .batching import Batched
+    from .batched import Batched
 
     if any([isinstance(o, Batched) for o in outs]):
         raise error(

@@ -14,7 +14,7 @@ from ..core.errors import error
 from ..core.modes import Modes, full, reset_mode, set_mode
 from ..core.pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 from ..core.tensor import Tensor
-from .batching import Level, at, batched, innermost, is_batched, value_of, without
+from .batched import Level, at, batched, innermost, is_batched, value_of, without
 from .function import Function, _SingleLevelFunction
 from .function_node import incorrect_number, user_backward
 

@@ -141,7 +141,8 @@ def before(t: Tensor) -> Tensor:
 def through_value(fn: Callable[..., Tensor], t: Tensor, others: tuple[Any, ...]) -> Tensor:
     """An in-place operator under a transformation: its value out of place, then written."""
     if full().batch:
-        from .batching import innermost, write
+        from .batched import innermost
+        from .batching import write
 
         if innermost((t, *others)) is not None:
             return write(t, fn(t.clone(), *others))
@@ -155,7 +156,8 @@ def become(t: Tensor, value: Tensor) -> Tensor:
     """Write ``value`` into ``t``: values, history and tangents."""
     m = mode()
     if m.__class__ is Modes and m.batch:
-        from .batching import innermost, write
+        from .batched import innermost
+        from .batching import write
 
         if innermost((t, value)) is not None:
             return write(t, value)

@@ -26,7 +26,8 @@ def interpret(op: Any, m: Modes, args: tuple[Any, ...], params: dict[str, Any]) 
         finally:
             reset_mode(token)
     if m.batch:
-        from .batching import innermost, through_rule
+        from .batched import innermost
+        from .batching import through_rule
 
         level = innermost(args)
         if level is not None:

@@ -446,7 +446,7 @@ class Pointwise:
         if y.__class__ in QUICK:
             if a.dtype.kind != "f" or a.itemsize < 4:
                 return False
-            b = number(float(y), FROM_NP[a.dtype])
+            b = number(float(y), FROM_NP[a.dtype])  # type: ignore[arg-type]
         else:
             if not isinstance(y, Tensor) or y._rg or y._base is not None or y._fw is not None:
                 return False

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..core.modes import full, is_grad_enabled, reset_mode, set_mode, transforming
 from ..core.tensor import InferenceCounter, Tensor, keep_layout, new_tensor, wrap
-from .batching import Batched, innermost, lift, lower
+from .batched import Batched, innermost, lift, lower
 from .engine import grad
 from .forward_ad import Tangents
 from .node import AccumulateGrad

@@ -10,7 +10,7 @@ from ..core.errors import error
 from ..core.modes import full, reset_mode, set_mode
 from ..core.pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 from ..core.tensor import Tensor
-from .batching import Batched, Level, batched
+from .batched import Batched, Level, batched
 
 RANDOMNESS = ("error", "different", "same")
 

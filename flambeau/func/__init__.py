@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..autograd.batching import Batched
+from ..autograd.batched import Batched
 from ..autograd.vmap import vmap
 from ..core.errors import error
 from ..core.tensor import Tensor

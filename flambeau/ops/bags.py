@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import at, innermost, is_batched, values, without, wrapped
+from ..autograd.batched import at, innermost, is_batched, values, without
+from ..autograd.batching import wrapped
 from ..autograd.primitive import primitive
 from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error

@@ -449,7 +449,7 @@ _warned = False
 
 
 def warn_of_lost_history(t: Tensor) -> None:
-    """Say once that the number made of ``t``, which requires grad, has no part in the graph (``item()`` says nothing)."""
+    """Say once that the number made of ``t``, which requires grad, has no part in the graph; not asked by ``int()`` and ``item()``."""
     global _warned
     if not _warned and t._rg and is_grad_enabled():
         _warned = True
@@ -464,7 +464,8 @@ def warn_of_lost_history(t: Tensor) -> None:
 def _number(self: Tensor, kind: Any) -> Any:
     if self._a.size != 1:
         raise error(ValueError, "only one element tensors can be converted to Python scalars")
-    warn_of_lost_history(self)
+    if kind is not int:
+        warn_of_lost_history(self)
     return kind(self.item())
 
 
@@ -724,7 +725,8 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         raise error(TypeError, f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}")
     m = mode()
     if m.__class__ is Modes and m.batch:
-        from ..autograd.batching import innermost, write
+        from ..autograd.batched import innermost
+        from ..autograd.batching import write
 
         if innermost((self, src)) is not None:
             return write(self, src if src.dtype is self.dtype else to_copy(src, self.dtype.np, None))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import Batched
+from ..autograd.batched import Batched
 from ..autograd.primitive import primitive
 from ..core import dtypes
 from ..core.device import check_device

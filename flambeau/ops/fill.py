@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
-from ..autograd.batching import Batched, innermost, lift, refresh, too_small, write
+from ..autograd.batched import Batched, innermost, lift, refresh
+from ..autograd.batching import too_small, write
 from ..autograd.node import note_change
 from ..autograd.primitive import Primitive, primitive
 from ..core.errors import error

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import Batch, Guard
+from ..autograd.batched import Guard
+from ..autograd.batching import Batch
 from ..autograd.primitive import PRIMITIVES
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap

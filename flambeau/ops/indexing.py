@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
-from ..autograd.batching import Batched, at, innermost, refresh, write
+from ..autograd.batched import Batched, at, innermost, refresh
+from ..autograd.batching import write
 from ..autograd.node import note_change
 from ..autograd.pointwise import NUMBER, pointwise
 from ..autograd.primitive import primitive

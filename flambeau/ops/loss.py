@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import values
+from ..autograd.batched import values
 from ..autograd.pointwise import Pointwise, broadcast_error, pointwise
 from ..autograd.primitive import primitive
 from ..core.dtypes import FLOAT, SCALAR_NAMES, result_type

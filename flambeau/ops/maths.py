@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..autograd.batching import values
+from ..autograd.batched import values
 from ..autograd.pointwise import Pointwise, pointwise
 from ..autograd.primitive import primitive
 from ..core.dtypes import COMPLEX, FLOAT, SCALAR_NAMES, get_default_dtype, int32

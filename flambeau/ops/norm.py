@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import at, batched, innermost, is_batched, without
+from ..autograd.batched import at, batched, innermost, is_batched, without
 from ..autograd.inplace import changed
 from ..autograd.primitive import primitive
 from ..core.dtypes import SCALAR_NAMES

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import Batched, Level, lift, lower
+from ..autograd.batched import Batched, Level, lift, lower
 from ..autograd.pointwise import broadcast_error
 from ..autograd.primitive import Primitive, primitive
 from ..core import dtypes

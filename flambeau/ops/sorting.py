@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import loops, values
+from ..autograd.batched import values
+from ..autograd.batching import loops
 from ..autograd.primitive import Primitive, primitive
 from ..core.dtypes import C_NAMES, SCALAR_NAMES, int64
 from ..core.errors import error

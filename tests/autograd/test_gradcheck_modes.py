@@ -161,7 +161,7 @@ def test_a_backward_that_doesnt_batch():
 
 
 def test_a_backward_that_batches_wrongly():
-    from flambeau.autograd.batching import Batched
+    from flambeau.autograd.batched import Batched
 
     class Wrong(Function):
         @staticmethod
