@@ -13,7 +13,6 @@ from typing import Any
 from .kernels import waiting as _waiting  # isort: skip  (before NumPy)
 from . import autograd
 from . import ops as _ops
-from .autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled, set_anomaly_enabled
 from .core import dtypes as _dtypes
 from .core.collector import run_less_often as _run_less_often
 from .core.device import device
@@ -94,6 +93,7 @@ _FROM = {
     "set_num_threads": "kernels.threads", "return_types": "ops.return_types", "vmap": "func",
 }  # fmt: skip
 _FROM.update(dict.fromkeys(_SETTINGS, "core.settings"))
+_FROM.update(dict.fromkeys(("is_anomaly_check_nan_enabled", "is_anomaly_enabled", "set_anomaly_enabled"), "autograd.anomaly_mode"))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Write the names of ``flambeau/autograd/saved_table.py`` into ``saved_names.py``: run it after changing the table."""
+"""Write the names of ``flambeau/autograd/saved/table.py`` into ``saved_names.py``: run it after changing the table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pathlib
 import re
 import textwrap
 
-from flambeau.autograd import saved_names
-from flambeau.autograd.saved_table import TABLE
+from flambeau.autograd.saved import names as saved_names
+from flambeau.autograd.saved.table import TABLE
 
 
 def main() -> None:

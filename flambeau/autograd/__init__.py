@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from ..core.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
-from . import anomaly_mode, functional, grad_mode, graph
-from .anomaly_mode import detect_anomaly, set_detect_anomaly
+from . import grad_mode, graph
 from .engine import backward, grad
-from .finite_difference import finite_difference
+from .engine.leaves import enforce_grad_layout_policy
+from .engine.passes import is_checkpoint_valid as _is_checkpoint_valid
 from .function import Function, NestedIOFunction
 from .grad_mode import (
     _force_original_view_tracking,
@@ -16,9 +19,23 @@ from .grad_mode import (
     set_multithreading_enabled,
 )
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
-from .leaves import enforce_grad_layout_policy
-from .passes import is_checkpoint_valid as _is_checkpoint_valid
 from .variable import Variable, variable
+
+# Imported when first asked for. The function finite_difference hides its module, as gradcheck does.
+_FROM = {
+    "functional": "", "anomaly_mode": "", "detect_anomaly": "anomaly_mode", "set_detect_anomaly": "anomaly_mode",
+    "finite_difference": "finite_difference",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    where = _FROM.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{where or name}", __name__)
+    value = globals()[name] = getattr(module, name) if where else module
+    return value
+
 
 __all__ = [
     "Function", "GradcheckError", "NestedIOFunction", "Variable", "anomaly_mode", "backward", "detect_anomaly",

@@ -8,7 +8,6 @@ The mode belongs to the thread (and asyncio task) that switches it on.
 from __future__ import annotations
 
 import sys
-import traceback
 import warnings
 from contextvars import ContextVar
 from typing import Any
@@ -97,6 +96,8 @@ class set_detect_anomaly:
 # ---- while recording ------------------------------------------------------------------------------------------------
 def note(node: Node) -> None:
     """Keep with a new node the user's frames, and the node whose backward is recording it."""
+    import traceback
+
     frames = [(f, line) for f, line in traceback.walk_stack(sys._getframe(1)) if not f.f_globals.get("__name__", "").startswith("flambeau.")]
     node.metadata["traceback_"] = traceback.StackSummary.extract(reversed(frames)).format()
     parent = _evaluating.get()

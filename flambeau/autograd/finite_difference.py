@@ -16,11 +16,11 @@ from ..core.dtypes import COMPLEX, FLOAT
 from ..core.errors import error
 from ..core.modes import mode, no_grad
 from ..core.tensor import Tensor, wrap
-from .batched import Batched
-from .batching import stacked
 from .forward_ad import levels_of
 from .function import Error, Function, refusing
 from .primitive import PRIMITIVES
+from .transforms.batched import Batched
+from .transforms.batching import stacked
 
 SECOND = "finite_difference gives first derivatives only: differences of differences would be mostly rounding error."
 INSTEAD = "For higher derivatives, write a Function with a backward of its own."

@@ -1,7 +1,7 @@
 """Forward mode: tangents that travel with the values.
 
 A dual number x + ε t is a tensor whose tangent t hangs on it under the dual level ε. An operator computes its value
-as always, and then the tangent of its result, ``J t`` (see ``jvp.py``). Rules are written in public operators, so a
+as always, and then the tangent of its result, ``J t`` (see ``transforms/jvp.py``). Rules are written in public operators, so a
 tangent may have a history (reverse over forward) or tangents of lower levels (forward over forward); what the tape
 saves are the duals, so gradients get tangents too (forward over reverse).
 
@@ -204,7 +204,7 @@ def make_dual(tensor: Tensor, tangent: Tensor, *, level: int | None = None) -> T
 
 def dual(tensor: Tensor, with_tangent: Tensor, level: Level) -> Tensor:
     """A view of ``tensor`` with a tangent; inside vmap both are taken down to the physical tensors first."""
-    from .batched import Batched, together
+    from .transforms.batched import Batched, together
 
     if isinstance(tensor, Batched) or isinstance(with_tangent, Batched):
         values, rewrap = together(tensor, with_tangent)
@@ -241,7 +241,7 @@ def unpack_dual(tensor: Tensor, *, level: int | None = None) -> UnpackedDualTens
 
 def split(t: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
     """(the primal as a view, the tangent at ``level`` or None), also of a batched tensor."""
-    from .batched import Batched
+    from .transforms.batched import Batched
 
     if isinstance(t, Batched):
         p, its = split(t._value, level)

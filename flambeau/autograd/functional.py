@@ -364,7 +364,7 @@ def _block(rows: list[Tensor], output: Tensor, x: Tensor) -> Tensor:
 
 def _rows_at_once(p: Point, output: Tensor, i: int) -> list[Tensor]:
     """For each input its block of rows: one backward pass of all unit vectors."""
-    from .vmap import vmap
+    from .transforms.vmap import vmap
 
     used: list[bool] = []
 
@@ -397,7 +397,7 @@ def _by_columns(func: Callable[..., Any], inputs: Any, create_graph: bool, stric
             "Computing Jacobian using forward-AD or forward-over-reverse Hessian isonly implemented for `vectorize=True`.",
         )
     from . import forward_ad
-    from .vmap import vmap
+    from .transforms.vmap import vmap
 
     many_outputs = False
 
@@ -426,7 +426,7 @@ def _by_columns(func: Callable[..., Any], inputs: Any, create_graph: bool, stric
 
 def gradient(func: Callable[..., Tensor], x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The gradient of a scalar function, where ``x`` may be batched and may have tangents."""
-    from .scope import Scope, ones
+    from .transforms.scope import Scope, ones
 
     scope = Scope()
     with scope:

@@ -7,7 +7,7 @@ from typing import Any
 from ..core.errors import error
 from ..core.modes import _ModeContext, enable_grad, inference_mode, no_grad, set_grad_enabled
 from ..core.tensor import InferenceCounter, Tensor
-from .leaves import enforce_grad_layout_policy
+from .engine.leaves import enforce_grad_layout_policy
 
 _multithreading = True
 _original_views = False

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..core.errors import error
 from ..core.modes import full, reset_mode, set_mode
 from ..core.tensor import Tensor
-from .hooks import register_multi_grad_hook
+from .engine.hooks import register_multi_grad_hook
 from .mutation import allow_mutation_on_saved_tensors
 from .node import Node, accumulator, note_change
 

@@ -132,7 +132,7 @@ def before(t: Tensor) -> Tensor:
     if nr.__class__ is not int or nr:
         b._nr = nr
     if t._fw is not None:
-        from .inplace_tangents import kept
+        from .transforms.inplace import kept
 
         b._fw = kept(t)
     return b
@@ -141,8 +141,8 @@ def before(t: Tensor) -> Tensor:
 def through_value(fn: Callable[..., Tensor], t: Tensor, others: tuple[Any, ...]) -> Tensor:
     """An in-place operator under a transformation: its value out of place, then written."""
     if full().batch:
-        from .batched import innermost
-        from .batching import write
+        from .transforms.batched import innermost
+        from .transforms.batching import write
 
         if innermost((t, *others)) is not None:
             return write(t, fn(t.clone(), *others))
@@ -156,8 +156,8 @@ def become(t: Tensor, value: Tensor) -> Tensor:
     """Write ``value`` into ``t``: values, history and tangents."""
     m = mode()
     if m.__class__ is Modes and m.batch:
-        from .batched import innermost
-        from .batching import write
+        from .transforms.batched import innermost
+        from .transforms.batching import write
 
         if innermost((t, value)) is not None:
             return write(t, value)
@@ -183,7 +183,7 @@ def become(t: Tensor, value: Tensor) -> Tensor:
     elif t._rg and t._grad_fn is not None and recording:
         rebase(t, constant_node(t))
     if m.__class__ is Modes and m.forward:
-        from .inplace_tangents import follow
+        from .transforms.inplace import follow
 
         follow(t, value)
     return t
@@ -208,7 +208,7 @@ def renew(t: Tensor, node: Node, nr: int) -> None:
     if nr or t._nr:
         t._nr = nr
     if t._retains is not None and old is not None:
-        from .hooks import follow
+        from .engine.hooks import follow
 
         follow(t)
 

@@ -7,8 +7,8 @@ recording; ``where`` the user's line. ``apply(g, wanted)`` returns one gradient 
 
 from __future__ import annotations
 
-import threading
 import weakref
+from _thread import RLock
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -17,7 +17,7 @@ from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import Where, describe, error, here
 from ..core.modes import no_grad
 from ..core.tensor import InferenceCounter, Tensor, new_tensor
-from .saved_names import SavedAttributes
+from .saved.names import SavedAttributes
 
 next_seq = count().__next__
 LAST = (1 << 64) - 1  # AccumulateGrad runs as soon as it is ready, as PyTorch's does
@@ -68,7 +68,7 @@ class Node(SavedAttributes):  # type: ignore[valid-type,misc]
 
     def shown_inputs(self) -> tuple[int | None, ...] | None:
         """Which entries of ``next`` PyTorch's node of this name has too; None: all of them."""
-        from .saved_values import shown_inputs
+        from .saved.values import shown_inputs
 
         return shown_inputs(self)
 
@@ -87,7 +87,7 @@ class Node(SavedAttributes):  # type: ignore[valid-type,misc]
     @property
     def _input_metadata(self) -> tuple[Any, ...]:
         """Of each output of the operator, which is an input of the backward pass: shape, dtype, device."""
-        from .saved_values import input_metadata
+        from .saved.values import input_metadata
 
         return input_metadata(self)
 
@@ -101,12 +101,12 @@ class Node(SavedAttributes):  # type: ignore[valid-type,misc]
 
     def __call__(self, *grads: Any) -> Any:
         """The gradients of the inputs for these gradients of the outputs; hooks don't run, nothing is freed."""
-        from .saved_values import call
+        from .saved.values import call
 
         return call(self, grads)
 
     def __dir__(self) -> list[str]:
-        from .saved_values import shown_names
+        from .saved.values import shown_names
 
         return [n for n in object.__dir__(self) if not n.startswith(("_saved_", "_raw_saved_"))] + shown_names(self)
 
@@ -190,7 +190,7 @@ def accumulator(t: Tensor) -> AccumulateGrad:
     return node
 
 
-_making = threading.RLock()
+_making = RLock()
 
 
 def edges(tensors: Any) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:

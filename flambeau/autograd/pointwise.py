@@ -26,10 +26,10 @@ from ..kernels.diff import diff
 from ..kernels.ufunc import kernel
 from .forbidden import check_inference_saved
 from .holders import ALONE, owns_memory, references
-from .interpret import interpret
 from .mutation import open_contexts
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, note_change, version_error
 from .primitive import camel, pack, save_output, unpack_tensor
+from .transforms.interpret import interpret
 
 ndarray = np.ndarray
 asarray = np.asarray

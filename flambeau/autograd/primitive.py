@@ -33,8 +33,8 @@ from ..core.errors import error, here, memory_error
 from ..core.modes import Modes, enable_grad, mode, no_grad
 from ..core.tensor import InferenceCounter, Tensor, make_view, new_tensor
 from .forbidden import check_inference_saved, made_unrecorded
-from .interpret import interpret
 from .node import FREED, Node, SavedOutput, accumulator, carrying, freed_error, next_seq, unpacked_by, version_error
+from .transforms.interpret import interpret
 
 ndarray = np.ndarray
 asarray = np.asarray
@@ -527,8 +527,8 @@ def primitive(
         name: PyTorch's name; default: the kernel's.
         node: name of its nodes; default ``CamelCaseBackward0``.
         view: for operators whose kernel returns NumPy views: "one", or "multi" where several come out.
-        jvp: its rule for forward mode; see ``jvp.py``.
-        batch: its rule for vmap; see ``batching.py``.
+        jvp: its rule for forward mode; see ``transforms/jvp.py``.
+        batch: its rule for vmap; see ``transforms/batching.py``.
     """
 
     def declare(kernel: Callable[..., Any]) -> Primitive:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
-from .passes import is_checkpoint_valid, queue_callback
+from .engine.passes import is_checkpoint_valid, queue_callback
 
 
 class ImperativeEngine:

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Modes:
     """Every mode at once, immutable: changing one makes a new object.
 
-    ``transformed`` says whether an operator's call must go through ``autograd.interpret``: because a dual level of
+    ``transformed`` says whether an operator's call must go through ``autograd/transforms/interpret.py``: because a dual level of
     forward mode is open, a vmap is running, or somebody watches operators. The other modes change what a call records.
     """
 
@@ -39,7 +39,7 @@ class Modes:
     batch: tuple[Any, ...]  # the vmaps that are running, outermost first
     watch: Any  # called in an operator's stead: watch(op, args, params)
     below: Any  # the modes without transformations, and
-    outer: Any  # (a vmap, the modes outside it): kept by autograd.interpret and batching, which ask at every operator
+    outer: Any  # (a vmap, the modes outside it): kept by autograd/transforms, which ask at every operator
 
     DEFAULTS: dict[str, Any] = {
         "grad": True, "inference": False, "pack_hooks": None, "hooks_disabled": None, "anomaly": None, "forward": 0,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..autograd.batched import Batched
-from ..autograd.vmap import vmap
+from ..autograd.transforms.batched import Batched
+from ..autograd.transforms.vmap import vmap
 from ..core.errors import error
 from ..core.tensor import Tensor
 from .forward import jvp, linearize

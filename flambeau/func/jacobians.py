@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.vmap import vmap
+from ..autograd.transforms.vmap import vmap
 from ..core.dtypes import COMPLEX
 from ..core.errors import error
 from ..core.pytree import TreeSpec, tree_flatten, tree_map

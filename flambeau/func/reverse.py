@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..autograd.scope import Scope, ones
+from ..autograd.transforms.scope import Scope, ones
 from ..core.dtypes import COMPLEX, FLOAT
 from ..core.errors import error
 from ..core.pytree import TreeSpec, tree_flatten, tree_map

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batched import at, innermost, is_batched, values, without
-from ..autograd.batching import wrapped
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batched import at, innermost, is_batched, values, without
+from ..autograd.transforms.batching import wrapped
 from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error
 from ..core.modes import full, reset_mode, set_mode

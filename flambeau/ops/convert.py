@@ -11,8 +11,8 @@ import numpy as np
 
 from ..autograd import forbidden
 from ..autograd import inplace as ip
-from ..autograd.inplace_tangents import push_inplace
 from ..autograd.primitive import Primitive, primitive
+from ..autograd.transforms.inplace import push_inplace
 from ..core import dtypes
 from ..core.device import check_device, device
 from ..core.dtypes import ALIASES, BY_NAME, COMPLEX, FLOAT, FROM_NP, SCALAR_NAMES, dtype
@@ -725,8 +725,8 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         raise error(TypeError, f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}")
     m = mode()
     if m.__class__ is Modes and m.batch:
-        from ..autograd.batched import innermost
-        from ..autograd.batching import write
+        from ..autograd.transforms.batched import innermost
+        from ..autograd.transforms.batching import write
 
         if innermost((self, src)) is not None:
             return write(self, src if src.dtype is self.dtype else to_copy(src, self.dtype.np, None))

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batched import Batched
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batched import Batched
 from ..core import dtypes
 from ..core.device import check_device
 from ..core.dtypes import COMPLEX, FLOAT, FROM_NP, INT, SCALAR_NAMES, dtype

@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from ..autograd.batched import Level, lift
+from ..autograd.transforms.batched import Level, lift
 from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error
 from ..core.modes import Modes, mode

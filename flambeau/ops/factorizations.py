@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import leading
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batching import leading
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
 from ..core.modes import mode

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
-from ..autograd.batched import Batched, innermost, lift, refresh
-from ..autograd.batching import too_small, write
 from ..autograd.node import note_change
 from ..autograd.primitive import Primitive, primitive
+from ..autograd.transforms.batched import Batched, innermost, lift, refresh
+from ..autograd.transforms.batching import too_small, write
 from ..core.errors import error
 from ..core.modes import Modes, mode, reset_mode, set_mode
 from ..core.tensor import Tensor, wrap

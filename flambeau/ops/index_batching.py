@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batched import Guard
-from ..autograd.batching import Batch
 from ..autograd.primitive import PRIMITIVES
+from ..autograd.transforms.batched import Guard
+from ..autograd.transforms.batching import Batch
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
 

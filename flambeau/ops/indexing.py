@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd import inplace as ip
-from ..autograd.batched import Batched, at, innermost, refresh
-from ..autograd.batching import write
 from ..autograd.node import note_change
 from ..autograd.pointwise import NUMBER, pointwise
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batched import Batched, at, innermost, refresh
+from ..autograd.transforms.batching import write
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
 from ..core.modes import Modes, mode

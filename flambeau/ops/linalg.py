@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import leading
 from ..autograd.pointwise import broadcast_error
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batching import leading
 from ..core.dtypes import FLOAT, SCALAR_NAMES, dtype
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batched import values
 from ..autograd.pointwise import Pointwise, broadcast_error, pointwise
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batched import values
 from ..core.dtypes import FLOAT, SCALAR_NAMES, result_type
 from ..core.errors import error
 from ..core.size import Size

@@ -14,9 +14,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..autograd.batched import values
 from ..autograd.pointwise import Pointwise, pointwise
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batched import values
 from ..core.dtypes import COMPLEX, FLOAT, SCALAR_NAMES, get_default_dtype, int32
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batched import at, batched, innermost, is_batched, without
 from ..autograd.inplace import changed
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batched import at, batched, innermost, is_batched, without
 from ..core.dtypes import SCALAR_NAMES
 from ..core.errors import error
 from ..core.modes import Modes, mode, reset_mode, set_mode

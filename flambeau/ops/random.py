@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batched import Batched, Level, lift, lower
 from ..autograd.pointwise import broadcast_error
 from ..autograd.primitive import Primitive, primitive
+from ..autograd.transforms.batched import Batched, Level, lift, lower
 from ..core import dtypes
 from ..core.device import CPU, check_device, device
 from ..core.dtypes import FLOAT, SCALAR_NAMES, dtype

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batched import values
-from ..autograd.batching import loops
 from ..autograd.primitive import Primitive, primitive
+from ..autograd.transforms.batched import values
+from ..autograd.transforms.batching import loops
 from ..core.dtypes import C_NAMES, SCALAR_NAMES, int64
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.batching import folding
 from ..autograd.primitive import primitive
+from ..autograd.transforms.batching import folding
 from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error
 from ..core.size import Size

@@ -382,7 +382,7 @@ def test_names_of_every_operators_node():
     pytorch = pytest.importorskip("torch")
     from tests.ops.harness import F, flat, tensor, torch_tensor
 
-    from .test_saved_names import cases
+    from .saved.test_saved_names import cases
 
     known = {tuple(line.split()) for line in OTHER_NAMES.strip().splitlines()}
     equal, different = 0, {}

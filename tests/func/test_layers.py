@@ -6,7 +6,8 @@ import pytest
 
 import flambeau as torch
 from flambeau import nn
-from flambeau.autograd import batching, forward_ad
+from flambeau.autograd import forward_ad
+from flambeau.autograd.transforms import batching
 from flambeau.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
 
 from .both import check

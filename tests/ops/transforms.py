@@ -123,8 +123,8 @@ def examples(arrays: list[np.ndarray], which: list[bool]) -> list[np.ndarray]:
 
 def check_batched(fn: Any, arrays: list[np.ndarray], tol: float, gradient: bool) -> list[str]:
     """vmap against a loop, with all inputs batched, and with each but the last; returns the warnings of loops."""
-    from flambeau.autograd import batching
-    from flambeau.autograd.vmap import vmap
+    from flambeau.autograd.transforms import batching
+    from flambeau.autograd.transforms.vmap import vmap
 
     batching._warned.clear()
 

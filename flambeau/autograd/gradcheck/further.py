@@ -144,7 +144,7 @@ def zeros_like(t: Tensor) -> Tensor:
 
 
 def compare_batched(p: Problem, derivative: Any, like: Tensor, option: str, name: Any) -> None:
-    from ..vmap import vmap
+    from ..transforms.vmap import vmap
 
     draw = Uniform()
     vectors = [random_like(like, draw) for _ in range(2)]

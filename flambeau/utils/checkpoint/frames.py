@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
+from ...autograd.engine.passes import Pass, running
 from ...autograd.graph import saved_tensors_hooks
-from ...autograd.passes import Pass, running
 from ...autograd.primitive import save_tensor, unpack_tensor
 from ...core.errors import Where, describe, error, here
 from ...core.modes import enable_grad, is_grad_enabled, mode

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...autograd import Function, backward
-from ...autograd.passes import is_checkpoint_valid
+from ...autograd.engine.passes import is_checkpoint_valid
 from ...core.errors import error
 from ...core.modes import enable_grad
 from ...core.tensor import Tensor

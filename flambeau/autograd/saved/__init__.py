@@ -1,0 +1,1 @@
+"""What nodes saved, under the names that PyTorch shows."""

@@ -1,0 +1,1 @@
+"""Interpreters of operators: forward mode, vmap, and where reverse-mode transformations begin and end."""
