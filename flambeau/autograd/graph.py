@@ -10,7 +10,6 @@ from ..core.errors import error
 from ..core.modes import full, reset_mode, set_mode
 from ..core.tensor import Tensor
 from .engine.hooks import register_multi_grad_hook
-from .mutation import allow_mutation_on_saved_tensors
 from .node import Node, accumulator, note_change
 
 
@@ -154,8 +153,17 @@ def set_override_stale_capture_stream(enabled: bool) -> None:
     """What to do about a stale stream in the capture of a CUDA graph; the CPU captures none."""
 
 
+def __getattr__(name: str) -> Any:
+    if name != "allow_mutation_on_saved_tensors":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .mutation import allow_mutation_on_saved_tensors  # seldom used, and it takes a millisecond to import
+
+    return allow_mutation_on_saved_tensors
+
+
 __all__ = [
-    "GradientEdge", "Node", "allow_mutation_on_saved_tensors", "disable_saved_tensors_hooks", "get_gradient_edge",
+    "GradientEdge", "Node", "allow_mutation_on_saved_tensors",  # noqa: F822
+    "disable_saved_tensors_hooks", "get_gradient_edge",
     "increment_version", "region_activation_memory_budget", "register_multi_grad_hook", "save_on_cpu",
     "saved_tensors_hooks", "set_override_stale_capture_stream", "set_warn_on_accumulate_grad_stream_mismatch",
 ]  # fmt: skip

@@ -16,8 +16,8 @@ from ..core.dtypes import SCALAR_NAMES, can_cast
 from ..core.errors import error, here
 from ..core.modes import Modes, full, mode
 from ..core.tensor import InferenceCounter, Tensor, address, new_tensor
+from .changes import announce, open_contexts
 from .forbidden import check_inference_write, forbid_views, refuse_change
-from .mutation import announce, open_contexts
 from .node import Node, accumulator, next_seq, note_change
 from .primitive import _alias, primitive
 

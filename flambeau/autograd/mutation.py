@@ -13,9 +13,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 from ..core.errors import error
 from ..core.modes import no_grad
 from ..core.tensor import Tensor, storage_array
-
-#: The open context, if there is one: empty or of length 1.
-open_contexts: list[SavedBeforeChange] = []
+from .changes import open_contexts
 
 
 class Handle:
@@ -68,12 +66,6 @@ class SavedBeforeChange:
             if was is not None:
                 with no_grad():
                     self.cloned[handle] = was._detached().clone()
-
-
-def announce(t: Tensor) -> None:
-    """Say that ``t`` is about to be changed in place."""
-    if open_contexts:
-        open_contexts[0].before_change(t)
 
 
 @contextlib.contextmanager

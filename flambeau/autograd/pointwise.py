@@ -24,9 +24,9 @@ from ..kernels import expr as E
 from ..kernels import ufunc
 from ..kernels.diff import diff
 from ..kernels.ufunc import kernel
+from .changes import open_contexts
 from .forbidden import check_inference_saved
 from .holders import ALONE, owns_memory, references
-from .mutation import open_contexts
 from .node import FREED, Node, SavedOutput, accumulator, freed_error, next_seq, note_change, version_error
 from .primitive import camel, pack, save_output, unpack_tensor
 from .transforms.interpret import interpret

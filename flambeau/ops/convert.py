@@ -12,7 +12,6 @@ import numpy as np
 from ..autograd import forbidden
 from ..autograd import inplace as ip
 from ..autograd.primitive import Primitive, primitive
-from ..autograd.transforms.inplace import push_inplace
 from ..core import dtypes
 from ..core.device import check_device, device
 from ..core.dtypes import ALIASES, BY_NAME, COMPLEX, FLOAT, FROM_NP, SCALAR_NAMES, dtype
@@ -684,6 +683,8 @@ def rewrite(op: Primitive, t: Tensor, was: Tensor, others: tuple[Any, ...], para
             ip.rebase(t, stand_in._grad_fn)
     m = mode()
     if m.__class__ is Modes and m.forward:
+        from ..autograd.transforms.inplace import push_inplace
+
         push_inplace(op, t, (was, *others), params)
     return t
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import flambeau as fl
-from flambeau.autograd.mutation import announce, open_contexts
+from flambeau.autograd.changes import announce, open_contexts
 from flambeau.core.errors import error
 from flambeau.core.tensor import Tensor
 from flambeau.utils.hooks import RemovableHandle

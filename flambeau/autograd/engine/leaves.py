@@ -20,8 +20,8 @@ from ...core.modes import Modes, _ModeContext, mode
 from ...core.tensor import Tensor, new_tensor
 from ...kernels import expr as E
 from ...kernels.ufunc import LARGE, kernel
+from ..changes import announce, open_contexts
 from ..holders import ALONE, owns_memory, references
-from ..mutation import announce, open_contexts
 from ..node import AccumulateGrad
 from .hooks import through
 
