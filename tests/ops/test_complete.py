@@ -99,7 +99,8 @@ def test_every_operator_is_in_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward, backward, and backward again: which operators run."""
     for m in pkgutil.iter_modules(ops.__path__):
         importlib.import_module(f"flambeau.ops.{m.name}")
-    declared = {*PRIMITIVES, *POINTWISE}
+    # other tests declare operators of their own
+    declared = {name for name, op in PRIMITIVES.items() if op.kernel.__module__.startswith("flambeau")} | {*POINTWISE}
     ran: set[str] = set()
     call = Primitive.__call__
 
