@@ -309,6 +309,7 @@ def test_variable(T):
 
 def test_multithreading_flag(T):
     autograd = T.autograd
+    autograd.set_multithreading_enabled(True)  # whatever other tests left
     assert autograd.is_multithreading_enabled()
     with autograd.set_multithreading_enabled(False):
         assert not autograd.is_multithreading_enabled()
