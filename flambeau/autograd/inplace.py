@@ -132,7 +132,7 @@ def before(t: Tensor) -> Tensor:
     if nr.__class__ is not int or nr:
         b._nr = nr
     if t._fw is not None:
-        from .transforms.inplace import kept
+        from .transforms.inplace_tangents import kept
 
         b._fw = kept(t)
     return b
@@ -183,7 +183,7 @@ def become(t: Tensor, value: Tensor) -> Tensor:
     elif t._rg and t._grad_fn is not None and recording:
         rebase(t, constant_node(t))
     if m.__class__ is Modes and m.forward:
-        from .transforms.inplace import follow
+        from .transforms.inplace_tangents import follow
 
         follow(t, value)
     return t

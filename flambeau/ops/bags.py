@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.primitive import primitive
-from ..autograd.transforms.batched import at, innermost, is_batched, values, without
+from ..autograd.transforms.batched import at, innermost, is_batched, without
 from ..autograd.transforms.batching import wrapped
 from ..core.dtypes import FLOAT, SCALAR_NAMES
 from ..core.errors import error
@@ -82,7 +82,7 @@ def embedding_bag(
         )
     if sparse:
         raise error(NotImplementedError, "embedding_bag(sparse=True)", hint="flambeau's gradients are dense: leave sparse out.")
-    every = values(input).reshape(-1)
+    every = input._everything().reshape(-1)
     if every.dtype not in (np.int64, np.int32):
         raise error(
             RuntimeError,
@@ -182,7 +182,7 @@ def _check_offsets(input: Tensor, offsets: Tensor | None) -> None:
         raise error(ValueError, "offsets has to be a 1D Tensor")
     if not offsets._a.size:
         return
-    starts = values(offsets)
+    starts = offsets._everything()
     first, end = starts[..., 0].reshape(-1), starts[..., -1].reshape(-1)
     if first.any():
         raise error(

@@ -683,7 +683,7 @@ def rewrite(op: Primitive, t: Tensor, was: Tensor, others: tuple[Any, ...], para
             ip.rebase(t, stand_in._grad_fn)
     m = mode()
     if m.__class__ is Modes and m.forward:
-        from ..autograd.transforms.inplace import push_inplace
+        from ..autograd.transforms.inplace_tangents import push_inplace
 
         push_inplace(op, t, (was, *others), params)
     return t

@@ -18,7 +18,6 @@ import numpy as np
 
 from ..autograd.pointwise import Pointwise, broadcast_error, pointwise
 from ..autograd.primitive import primitive
-from ..autograd.transforms.batched import values
 from ..core.dtypes import FLOAT, SCALAR_NAMES, result_type
 from ..core.errors import error
 from ..core.size import Size
@@ -300,8 +299,8 @@ def binary_cross_entropy(
         raise error(RuntimeError, f"Found dtype {SCALAR_NAMES[target.dtype]} but expected {SCALAR_NAMES[input.dtype]}")
     takes("binary_cross_entropy", input, "hf")
     for what, t in (("input", input), ("target", target)):
-        if values(t).size:
-            every = values(t)
+        if t._everything().size:
+            every = t._everything()
             low, high = every.min(), every.max()
             if not (low >= 0 and high <= 1) and low == low and high == high:
                 raise error(RuntimeError, f"all elements of {what} should be between 0 and 1",
@@ -436,7 +435,7 @@ def gaussian_nll_loss(
         if var < 0:
             raise error(ValueError, "var has negative entry/entries")
         var = wrap(np.full(input._a.shape, var, input._a.dtype))
-    elif values(var).size and values(var).min() < 0:
+    elif var._everything().size and var._everything().min() < 0:
         raise error(ValueError, "var has negative entry/entries")
     shape, given = input._a.shape, var._a.shape
     if given != shape:

@@ -16,7 +16,6 @@ import numpy as np
 
 from ..autograd.pointwise import Pointwise, pointwise
 from ..autograd.primitive import primitive
-from ..autograd.transforms.batched import values
 from ..core.dtypes import COMPLEX, FLOAT, SCALAR_NAMES, get_default_dtype, int32
 from ..core.errors import error
 from ..core.tensor import Tensor, wrap
@@ -164,7 +163,7 @@ Tensor.polygamma_ = lambda self, n: _polygamma_op(n).inplace(self)
 @public(inplace=True, out=True)
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p."""
-    if input.dtype.category >= FLOAT and (values(input) <= (p - 1) / 2).any():
+    if input.dtype.category >= FLOAT and (input._everything() <= (p - 1) / 2).any():
         raise error(RuntimeError, "All elements must be greater than (p-1)/2")
     total = sum(((input - j / 2).lgamma() for j in range(1, p)), input.lgamma())
     return total + p * (p - 1) / 4 * math.log(math.pi)

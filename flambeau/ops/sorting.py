@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ..autograd.primitive import Primitive, primitive
-from ..autograd.transforms.batched import values
 from ..autograd.transforms.batching import loops
 from ..core.dtypes import C_NAMES, SCALAR_NAMES, int64
 from ..core.errors import error
@@ -250,7 +249,7 @@ def _check_quantile(name: str, x: Tensor, q: Any, interpolation: str) -> None:
         raise error(RuntimeError, f"{name}() q must be a scalar or 1D tensor")
     if q._a.dtype != x._a.dtype:
         raise error(RuntimeError, f"{name}() q tensor must be same dtype as the input tensor")
-    all_q = values(q)
+    all_q = q._everything()
     if not ((all_q >= 0) & (all_q <= 1)).all():
         raise error(RuntimeError, f"{name}() q values must be in the range [0, 1]")
 

@@ -28,13 +28,6 @@ class Level:
         self.number, self.size, self.randomness = number, size, randomness
 
 
-def values(t: Tensor) -> np.ndarray:
-    """All values, those of every example: for checks that each example has to pass."""
-    while t.__class__ is Batched:
-        t = t._value
-    return t._a
-
-
 # ---- the array that a batched tensor shows ------------------------------------------------------------------------
 def _no_values(*_: Any, **__: Any) -> Any:
     if not full().batch:
@@ -237,8 +230,6 @@ def is_batched(t: Any, level: Level) -> bool:
 
 def value_of(t: Any, level: Level) -> Any:
     return t._value if t.__class__ is Batched and t._level is level else t
-
-
 
 
 def refresh(t: Tensor) -> None:

@@ -20,11 +20,12 @@ A pointwise operator's rule is that its operands' dimensions are lined up.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ...core.errors import error
+from ...core.errors import error, user_level
 from ...core.modes import Modes, full, mode, reset_mode, set_mode
 from ...core.tensor import Tensor
 from ..pointwise import Pointwise
@@ -85,6 +86,7 @@ def wrapped(out: Any, level: Level) -> Any:
         items = [wrapped(o, level) for o in out]
         return type(out)._make(items) if hasattr(out, "_make") else type(out)(items)
     return batched(out, level) if isinstance(out, Tensor) else out
+
 
 REAL = (int, float)  # Python numbers that change no floating dtype
 
@@ -159,7 +161,7 @@ def loop(op: Callable[..., Any], name: str, level: Level, args: tuple[Any, ...],
             f"There is a performance drop because we have not yet implemented the batching rule for {name}: vmap runs it on one "
             "example after the other.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=user_level(),
         )
     if level.size == 0:
         raise error(RuntimeError, f"vmap: {name} has no batching rule, and cannot run on a batch of size 0")
@@ -189,9 +191,8 @@ def stacked(outs: list[Any]) -> Any:
 
 
 # ---- functions that are no operators ---------------------------------------------------------------------------------------
-def loops(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator for a function that computes on arrays itself: on batched tensors it runs example by example."""
-    import functools
+def on_batches(fn: Callable[..., Any], on_batch: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` which, given batched tensors, is ``on_batch(itself, level, args, kwargs)`` in the modes outside that vmap."""
 
     @functools.wraps(fn)
     def on_any(*args: Any, **kwargs: Any) -> Any:
@@ -201,13 +202,17 @@ def loops(fn: Callable[..., Any]) -> Callable[..., Any]:
             if level is not None:
                 token = set_mode(without(m, level))
                 try:
-                    out = loop(on_any, fn.__name__, level, args, kwargs)
+                    return on_batch(on_any, level, args, kwargs)
                 finally:
                     reset_mode(token)
-                return wrapped(out, level)
         return fn(*args, **kwargs)
 
     return on_any
+
+
+def loops(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for a function that computes on arrays itself: on batched tensors it runs example by example."""
+    return on_batches(fn, lambda on_any, level, args, kwargs: wrapped(loop(on_any, fn.__name__, level, args, kwargs), level))
 
 
 def leading(fn: Callable[..., Any], align: bool = True) -> Callable[..., Any]:
@@ -215,25 +220,12 @@ def leading(fn: Callable[..., Any], align: bool = True) -> Callable[..., Any]:
 
     ``align``: its operands' leading dimensions broadcast; they are lined up first.
     """
-    import functools
 
-    @functools.wraps(fn)
-    def on_any(*args: Any, **kwargs: Any) -> Any:
-        m = mode()
-        if m.__class__ is Modes and m.batch:
-            level = innermost((*args, *kwargs.values()))
-            if level is not None:
-                token = set_mode(without(m, level))
-                try:
-                    rank = max([t._a.ndim for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]) if align else 0
-                    values = [led(a, level, rank) for a in args]
-                    out = on_any(*values, **{k: led(v, level, rank) for k, v in kwargs.items()})
-                finally:
-                    reset_mode(token)
-                return led_out(out, level)
-        return fn(*args, **kwargs)
+    def on_batch(on_any: Callable[..., Any], level: Level, args: Any, kwargs: Any) -> Any:
+        rank = max([t._a.ndim for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]) if align else 0
+        return led_out(on_any(*[led(a, level, rank) for a in args], **{k: led(v, level, rank) for k, v in kwargs.items()}), level)
 
-    return on_any
+    return on_batches(fn, on_batch)
 
 
 def led(a: Any, level: Level, rank: int) -> Any:
@@ -253,24 +245,13 @@ def led_out(out: Any, level: Level) -> Any:
 
 def folding(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a function all of whose tensors are (N, ...): inside vmap the examples go into N."""
-    import functools
 
-    @functools.wraps(fn)
-    def on_any(*args: Any, **kwargs: Any) -> Any:
-        m = mode()
-        if m.__class__ is Modes and m.batch:
-            level = innermost((*args, *kwargs.values()))
-            if level is not None:
-                token = set_mode(without(m, level))
-                try:
-                    fold = lambda a: at(a, level).flatten(0, 1) if isinstance(a, Tensor) else a  # noqa: E731
-                    out = on_any(*[fold(a) for a in args], **{k: fold(v) for k, v in kwargs.items()})
-                    return batched(out.reshape(level.size, -1, *out._a.shape[1:]), level)
-                finally:
-                    reset_mode(token)
-        return fn(*args, **kwargs)
+    def on_batch(on_any: Callable[..., Any], level: Level, args: Any, kwargs: Any) -> Any:
+        fold = lambda a: at(a, level).flatten(0, 1) if isinstance(a, Tensor) else a  # noqa: E731
+        out = on_any(*[fold(a) for a in args], **{k: fold(v) for k, v in kwargs.items()})
+        return batched(out.reshape(level.size, -1, *out._a.shape[1:]), level)
 
-    return on_any
+    return on_batches(fn, on_batch)
 
 
 # ---- in place --------------------------------------------------------------------------------------------------------------

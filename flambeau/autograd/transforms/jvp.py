@@ -34,8 +34,6 @@ from ..node import HandedOver, SavedOutput
 from ..pointwise import Pointwise, derived
 from ..primitive import Primitive, _alias
 
-TENSORS = (Tensor, tuple, list)
-
 
 def push(op: Any, args: tuple[Any, ...], params: dict[str, Any], out: Any) -> None:
     """Hang tangents on what came out of ``op(*args, **params)``."""
